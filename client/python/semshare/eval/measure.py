@@ -1,0 +1,290 @@
+"""Interleaved, verified runs of one pair: full prefill against every preset."""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+
+from semshare.eval.metrics import agreement, kl_divergence
+from semshare.eval.prefill import Decoded, FullPrefill, forced_logits, greedy, synchronize
+
+__all__ = ["MeasureOptions", "Measurement", "Pair", "Preset", "Reuser", "measure_pair"]
+
+_BREAKDOWN = ("lookup_s", "transfer_s", "compute_s", "overhead_s")
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Prompts as token ids: what is stored, what is asked, and a text its answer should hold."""
+
+    name: str
+    references: tuple[tuple[int, ...], ...]
+    target: tuple[int, ...]
+    answer: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """How a target is prefilled; `mode` None leaves the mode to the preset."""
+
+    preset: str
+    mode: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Preset:
+        """From `PRESET` or `PRESET:MODE`. Raises `ValueError` if either is empty."""
+        preset, colon, mode = text.strip().partition(":")
+        if not preset or (colon and not mode):
+            raise ValueError(f"'{text}' is not PRESET or PRESET:MODE")
+        return cls(preset, mode or None)
+
+    def __str__(self) -> str:
+        return self.preset if self.mode is None else f"{self.preset}:{self.mode}"
+
+
+class Reuser(Protocol):
+    """The part of `semshare.hf.CachedModel` that is measured."""
+
+    def prefill(self, ids: Any, preset: str = ..., **options: Any) -> Any: ...
+
+
+@dataclass(frozen=True, slots=True)
+class MeasureOptions:
+    """What to run. `prefill_options` go to every `prefill` call (kl_target, question_tokens)."""
+
+    runs: int = 5
+    forced_tokens: int = 32
+    answer_tokens: int = 24
+    prefill_options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Measurement:
+    """One pair under one preset. Seconds are medians over the runs, spreads are (min, max)."""
+
+    pair: str
+    preset: str
+    kind: str
+    target_tokens: int
+    matched_tokens: int
+    recomputed_share: float
+    # The largest first-token KL of any run, the untimed one included; nats.
+    kl_first: float
+    kl_mean: float
+    agreement: float
+    ttft_s: float
+    ttft_full_s: float
+    ttft_spread_s: tuple[float, float]
+    ttft_full_spread_s: tuple[float, float]
+    lookup_s: float
+    transfer_s: float
+    compute_s: float
+    overhead_s: float
+    runs: int
+    # Runs that fell back to a full prefill; their full time is in ttft_s.
+    fallbacks: int
+    fallback_reason: str | None
+    answer_full: bool | None = None
+    answer_reuse: bool | None = None
+
+    @property
+    def speed_up(self) -> float:
+        """Median full prefill over median time to first token with reuse."""
+        return self.ttft_full_s / self.ttft_s
+
+
+@dataclass(slots=True)
+class _Runs:
+    """What the runs of one preset have shown so far."""
+
+    reports: list[Any] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    kl_first: list[float] = field(default_factory=list)
+    kl_mean: float = 0.0
+    agreement: float = 0.0
+    answer: bool | None = None
+
+
+def measure_pair(
+    full: FullPrefill,
+    reuser: Reuser,
+    pair: Pair,
+    presets: Sequence[Preset],
+    options: MeasureOptions,
+    decode: Callable[[list[int]], str],
+    progress: Callable[[str], None] = lambda _: None,
+) -> list[Measurement]:
+    """Measures a pair whose references are stored already.
+
+    Fidelity is computed before anything is timed, and those runs are the warm-up. Then come
+    `options.runs` rounds of one full prefill and one prefill per preset, in alternating order,
+    each timed from ids in hand to first logits, with its own lease and cache. Raises `ValueError`
+    if logits are not finite, and whatever the model raises.
+    """
+    # Garbage is collected before each run, so that none is collected within one. What lives now
+    # (the model, the libraries) is put aside meanwhile: walking it takes a second each time.
+    gc.collect()
+    gc.freeze()
+    try:
+        return _measure_pair(full, reuser, pair, presets, options, decode, progress)
+    finally:
+        gc.unfreeze()
+
+
+def _measure_pair(
+    full: FullPrefill,
+    reuser: Reuser,
+    pair: Pair,
+    presets: Sequence[Preset],
+    options: MeasureOptions,
+    decode: Callable[[list[int]], str],
+    progress: Callable[[str], None],
+) -> list[Measurement]:
+    target = list(pair.target)
+    progress(f"{pair.name}: full prefill, for the truth")
+    truth = _truth(full, target, options)
+    wanted = None if pair.answer is None else _squeeze(pair.answer)
+    answer_full = (
+        None
+        if wanted is None
+        else wanted in _squeeze(decode(_answer(full.model, truth.tokens, options)))
+    )
+    found = {preset: _Runs() for preset in presets}
+    for preset, runs in found.items():
+        progress(f"{pair.name}: {preset}, for its fidelity")
+        _verify(full.model, reuser, target, preset, options, truth, runs, wanted, decode)
+    full_seconds = []
+    for number in range(options.runs):
+        progress(f"{pair.name}: run {number + 1} of {options.runs}, full prefill")
+        seconds, logits, cache = full.run(target)
+        full_seconds.append(seconds)
+        del logits, cache
+        # Neither the first nor the last place in a round belongs to one preset.
+        for preset in presets if number % 2 == 0 else list(reversed(presets)):
+            progress(f"{pair.name}: run {number + 1} of {options.runs}, {preset}")
+            runs = found[preset]
+            seconds, result = _reuse(full.model, reuser, target, preset, options)
+            runs.seconds.append(seconds)
+            runs.reports.append(result.report)
+            runs.kl_first.append(float(kl_divergence(truth.logits[0], _row(result.logits))))
+            del result
+    return [
+        _summarise(pair, preset, runs, full_seconds, answer_full) for preset, runs in found.items()
+    ]
+
+
+def _truth(full: FullPrefill, target: list[int], options: MeasureOptions) -> Decoded:
+    _, logits, cache = full.run(target)
+    return greedy(full.model, logits, cache, max(options.forced_tokens, options.answer_tokens))
+
+
+def _reuse(
+    model: Any, reuser: Reuser, target: list[int], preset: Preset, options: MeasureOptions
+) -> tuple[float, Any]:
+    """One prefill through the broker, timed from outside: nothing it does is left out."""
+    extra = dict(options.prefill_options)
+    if preset.mode is not None:
+        extra["mode"] = preset.mode
+    gc.collect()
+    synchronize(model)
+    begin = time.perf_counter()
+    result = reuser.prefill(target, preset=preset.preset, **extra)
+    synchronize(model)
+    return time.perf_counter() - begin, result
+
+
+def _verify(
+    model: Any,
+    reuser: Reuser,
+    target: list[int],
+    preset: Preset,
+    options: MeasureOptions,
+    truth: Decoded,
+    runs: _Runs,
+    wanted: str | None,
+    decode: Callable[[list[int]], str],
+) -> None:
+    """Fills in the fidelity of one preset from a prefill that is not timed."""
+    _, result = _reuse(model, reuser, target, preset, options)
+    tokens = truth.tokens[: options.forced_tokens]
+    wanted_rows = truth.logits[: options.forced_tokens]
+    forced = forced_logits(model, _row(result.logits), result.cache, tokens)
+    kl = kl_divergence(wanted_rows, forced)
+    runs.kl_first.append(float(kl[0]))
+    runs.kl_mean = float(kl.mean())
+    runs.agreement = agreement(wanted_rows, forced)
+    if wanted is None:
+        return
+    # Decoding has grown the cache, and not every cache can be cut again: the answer gets its own.
+    _, result = _reuse(model, reuser, target, preset, options)
+    decoded = greedy(model, _row(result.logits), result.cache, options.answer_tokens)
+    runs.answer = wanted in _squeeze(decode(_answer(model, decoded.tokens, options)))
+
+
+def _summarise(
+    pair: Pair,
+    preset: Preset,
+    runs: _Runs,
+    full_seconds: list[float],
+    answer_full: bool | None,
+) -> Measurement:
+    # A fallback in any run is what the table should name; else every run is alike.
+    kinds = [kind_name(report.kind) for report in runs.reports]
+    fallbacks = kinds.count("fallback")
+    report = runs.reports[kinds.index("fallback") if fallbacks else 0]
+    parts = {
+        name: statistics.median([float(getattr(each, name) or 0.0) for each in runs.reports])
+        for name in _BREAKDOWN
+    }
+    return Measurement(
+        pair=pair.name,
+        preset=str(preset),
+        kind=kind_name(report.kind),
+        target_tokens=len(pair.target),
+        matched_tokens=int(report.matched_tokens),
+        recomputed_share=statistics.fmean(float(each.recomputed_share) for each in runs.reports),
+        kl_first=max(runs.kl_first),
+        kl_mean=runs.kl_mean,
+        agreement=runs.agreement,
+        ttft_s=statistics.median(runs.seconds),
+        ttft_full_s=statistics.median(full_seconds),
+        ttft_spread_s=(min(runs.seconds), max(runs.seconds)),
+        ttft_full_spread_s=(min(full_seconds), max(full_seconds)),
+        runs=len(runs.seconds),
+        fallbacks=fallbacks,
+        fallback_reason=report.fallback_reason or None,
+        answer_full=answer_full,
+        answer_reuse=runs.answer,
+        **parts,
+    )
+
+
+def kind_name(kind: Any) -> str:
+    """The name of a result kind, whether it is a string or an enum member."""
+    return str(getattr(kind, "value", kind)).lower()
+
+
+def _row(logits: torch.Tensor) -> torch.Tensor:
+    return logits.reshape(-1)
+
+
+def _answer(model: Any, tokens: list[int], options: MeasureOptions) -> list[int]:
+    """The tokens of an answer, up to where the model ends it."""
+    end = model.generation_config.eos_token_id
+    ends = set(end) if isinstance(end, list) else {end}
+    answer = tokens[: options.answer_tokens]
+    for place, token in enumerate(answer):
+        if token in ends:
+            return answer[:place]
+    return answer
+
+
+def _squeeze(text: str) -> str:
+    """For comparing answers: case and white space do not count."""
+    return " ".join(text.split()).casefold()

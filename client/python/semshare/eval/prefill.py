@@ -1,0 +1,85 @@
+"""The rival of reuse: the model's own full prefill in its best form, and decoding after it.
+
+The best form is the engine's own forward, logits of the last token only, its own attention kernel,
+dtype and threads, in the process that is measured.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import DynamicCache
+
+__all__ = ["Decoded", "FullPrefill", "forced_logits", "greedy", "synchronize"]
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """Greedy tokens after a prompt: `tokens` of length n, and the logits `[n, vocab]` that chose
+    each of them, the first being those of the prompt's last token."""
+
+    tokens: list[int]
+    logits: torch.Tensor
+
+
+class FullPrefill:
+    """Full prefills of one model. Not thread-safe."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    def run(self, ids: list[int]) -> tuple[float, torch.Tensor, Any]:
+        """Prefills `ids`: seconds from ids in hand to first logits, logits `[vocab]`, the cache."""
+        gc.collect()
+        synchronize(self.model)
+        begin = time.perf_counter()
+        with torch.inference_mode():
+            cache = DynamicCache(config=self.model.config)
+            batch = torch.tensor([ids], device=self.model.device)
+            out = self.model(
+                input_ids=batch, past_key_values=cache, use_cache=True, logits_to_keep=1
+            )
+            logits = out.logits[0, -1]
+        synchronize(self.model)
+        return time.perf_counter() - begin, logits, cache
+
+
+def greedy(model: Any, logits: torch.Tensor, cache: Any, count: int) -> Decoded:
+    """Decodes `count` tokens greedily, past the end of the answer too.
+
+    `logits` `[vocab]` and `cache` are a prefill's; the cache grows by `count - 1` tokens.
+    """
+    rows = [logits]
+    tokens = [int(logits.argmax())]
+    with torch.inference_mode():
+        while len(tokens) < count:
+            step = torch.tensor([[tokens[-1]]], device=model.device)
+            out = model(input_ids=step, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            rows.append(out.logits[0, -1])
+            tokens.append(int(rows[-1].argmax()))
+    return Decoded(tokens, torch.stack(rows))
+
+
+def forced_logits(model: Any, logits: torch.Tensor, cache: Any, tokens: list[int]) -> torch.Tensor:
+    """Logits `[n, vocab]` along given tokens: row i is the distribution that token i comes from.
+
+    `logits` `[vocab]` and `cache` are a prefill's. Steps one token at a time, exactly as `greedy`,
+    so that equal caches give equal rows bit for bit. The cache grows by `n - 1` tokens.
+    """
+    rows = [logits]
+    with torch.inference_mode():
+        for token in tokens[:-1]:
+            step = torch.tensor([[token]], device=model.device)
+            out = model(input_ids=step, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            rows.append(out.logits[0, -1])
+    return torch.stack(rows)
+
+
+def synchronize(model: Any) -> None:
+    """Waits for the accelerator, so that a clock read after it is true. Nothing on a CPU."""
+    if model.device.type == "cuda":
+        torch.cuda.synchronize(model.device)

@@ -1,0 +1,17 @@
+"""semshare for Hugging Face Transformers."""
+
+from semshare.hf.cached_model import CachedModel
+from semshare.hf.errors import ApproximateCacheError, NotSupportedError
+from semshare.hf.load import load_model
+from semshare.hf.report import GenerateResult, PrefillReport, PrefillResult, StoreResult
+
+__all__ = [
+    "ApproximateCacheError",
+    "CachedModel",
+    "GenerateResult",
+    "NotSupportedError",
+    "PrefillReport",
+    "PrefillResult",
+    "StoreResult",
+    "load_model",
+]

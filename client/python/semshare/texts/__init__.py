@@ -1,0 +1,33 @@
+"""Documents, seeded edits and prompts for evaluating reuse.
+
+`document(name)` loads a text that ships with Debian or with this package, the functions of
+`semshare.texts.edits` change it by a seed, and `PairMaker` turns both into pairs of prompts: what
+was served before (the reference) and what is asked now (the target). The same seed gives the same
+text in every process and on every machine. Needs the standard library only.
+"""
+
+from semshare.texts.chat import ChatPrompt
+from semshare.texts.documents import Document, DocumentError, document, document_names, fit
+from semshare.texts.edits import (
+    delete_sentences,
+    insert_passage,
+    reorder_passages,
+    replace_words,
+)
+from semshare.texts.pairs import CLASSES, PairMaker, PromptPair
+
+__all__ = [
+    "CLASSES",
+    "ChatPrompt",
+    "Document",
+    "DocumentError",
+    "PairMaker",
+    "PromptPair",
+    "delete_sentences",
+    "document",
+    "document_names",
+    "fit",
+    "insert_passage",
+    "reorder_passages",
+    "replace_words",
+]

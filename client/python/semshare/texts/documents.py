@@ -1,0 +1,130 @@
+"""Texts that every Debian machine holds, and one that was written for this package.
+
+The licence texts belong to Debian's essential package `base-files` and are kept even by the
+slimmest images, which drop /usr/share/doc. Their hard-wrapped lines are joined, so that a
+paragraph is one line and an edit does not depend on where a line happened to end.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from importlib import resources
+from pathlib import Path
+
+_LICENSES = Path("/usr/share/common-licenses")
+
+# Name -> file, title, and two questions that the text answers.
+_CATALOG: dict[str, tuple[str, str, tuple[str, str]]] = {
+    "tide_station": (
+        "tide_station.txt",
+        "The Skerrow Tide Station: Keeper's Handbook",
+        (
+            "Question: How deep is the gauge well, and when was it blasted?",
+            "Question: What must be emptied first when the sea reaches 5.80 metres?",
+        ),
+    ),
+    "gpl-3": (
+        "GPL-3",
+        "GNU General Public License, version 3",
+        (
+            "Question: What does this license guarantee to the users of a program?",
+            "Question: What does it say about warranty and patents?",
+        ),
+    ),
+    "gfdl-1.3": (
+        "GFDL-1.3",
+        "GNU Free Documentation License, version 1.3",
+        (
+            "Question: What is an invariant section?",
+            "Question: When may a modified version be distributed?",
+        ),
+    ),
+    "lgpl-2.1": (
+        "LGPL-2.1",
+        "GNU Lesser General Public License, version 2.1",
+        (
+            "Question: Why is it called the Lesser license?",
+            "Question: May a program that uses the library be sold?",
+        ),
+    ),
+    "mpl-2.0": (
+        "MPL-2.0",
+        "Mozilla Public License, version 2.0",
+        (
+            "Question: What is a larger work?",
+            "Question: Which patents does a contributor license?",
+        ),
+    ),
+    "apache-2.0": (
+        "Apache-2.0",
+        "Apache License, version 2.0",
+        (
+            "Question: What must a redistribution contain?",
+            "Question: What happens to the patent license of someone who sues?",
+        ),
+    ),
+}
+
+
+class DocumentError(Exception):
+    """A document is unknown, missing on this machine, or too short for what was asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A text in paragraphs, separated by one empty line, and two questions about it."""
+
+    name: str
+    title: str
+    text: str
+    questions: tuple[str, str]
+
+
+def document_names() -> list[str]:
+    """Every name that `document` knows."""
+    return list(_CATALOG)
+
+
+def document(name: str) -> Document:
+    """Loads a document by name.
+
+    Raises `DocumentError` if the name is unknown or the machine lacks the file.
+    """
+    if name not in _CATALOG:
+        raise DocumentError(f"no document '{name}'; there are {', '.join(_CATALOG)}")
+    file, title, questions = _CATALOG[name]
+    try:
+        if file.endswith(".txt"):
+            raw = (resources.files(__package__) / "data" / file).read_text(encoding="utf-8")
+        else:
+            raw = (_LICENSES / file).read_text(encoding="utf-8")
+    except OSError as error:
+        raise DocumentError(f"cannot read the document '{name}': {error}") from error
+    return Document(name, title, _join_lines(raw), questions)
+
+
+def fit(source: Document, max_tokens: int, count: Callable[[str], int]) -> Document:
+    """The longest whole-paragraph beginning of a document that is at most `max_tokens` long.
+
+    `count` gives the tokens of a text. Raises `DocumentError` if not one paragraph fits.
+    """
+    paragraphs = source.text.split("\n\n")
+    low, high = 0, len(paragraphs)
+    while low < high:
+        middle = (low + high + 1) // 2
+        if count("\n\n".join(paragraphs[:middle])) <= max_tokens:
+            low = middle
+        else:
+            high = middle - 1
+    if low == 0:
+        raise DocumentError(f"no paragraph of '{source.name}' fits into {max_tokens} tokens")
+    return replace(source, text="\n\n".join(paragraphs[:low]))
+
+
+def _join_lines(raw: str) -> str:
+    """One line per paragraph, single spaces, one empty line between paragraphs, no rules."""
+    raw = re.sub(r"(?m)^\s*[-=*]{3,}\s*$", "", raw.replace("\f", "\n"))
+    blocks = re.split(r"\n\s*\n", raw)
+    return "\n\n".join(" ".join(block.split()) for block in blocks if block.strip())

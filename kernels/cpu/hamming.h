@@ -1,0 +1,27 @@
+// Hamming scans of sign codes, on the CPU: the k nearest live codes, and the nearest code of a
+// window. Codes are `words` 64-bit words each. Ties go to the lower index.
+//
+// Thread-safe: pure functions over the caller's memory; nothing is allocated.
+#ifndef SEMSHARE_KERNELS_CPU_HAMMING_H_
+#define SEMSHARE_KERNELS_CPU_HAMMING_H_
+
+#include <cstdint>
+#include <limits>
+
+#include "kernels/backend.h"
+#include "kernels/cpu/worker_pool.h"
+
+namespace semshare {
+
+// The distance that goes with index -1: farther than any code.
+inline constexpr int32_t kNoDistance = std::numeric_limits<int32_t>::max();
+
+// REQUIRES: the spans are resolved; CheckHammingTopK(args) is OK.
+void HammingTopK(const HammingTopKArgs& args, WorkerPool& pool);
+
+// REQUIRES: the spans are resolved; CheckNearestCode(args) is OK.
+void NearestCode(const NearestCodeArgs& args, WorkerPool& pool);
+
+}  // namespace semshare
+
+#endif  // SEMSHARE_KERNELS_CPU_HAMMING_H_

@@ -1,0 +1,286 @@
+// Broker: the application. Every RPC is one call here; requests and answers are plain values, and
+// nothing below this header knows of gRPC.
+//
+// Thread-safe. The Backend and the DiskTier must outlive it. Calls may block on disk and device:
+// run them on worker threads. No disk or device work is done under a lock.
+// Errors are those of the contract (proto/semshare/v1/cache_broker.proto).
+#ifndef SEMSHARE_SERVER_BROKER_H_
+#define SEMSHARE_SERVER_BROKER_H_
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "kernels/backend.h"
+#include "kernels/base/mutex.h"
+#include "server/lease_table.h"
+#include "server/limits.h"
+#include "server/match/aligner.h"
+#include "server/match/planner.h"
+#include "server/metrics.h"
+#include "server/model_registry.h"
+#include "server/upload.h"
+#include "storage/catalog.h"
+#include "storage/chunk_store.h"
+
+namespace semshare {
+
+struct BrokerOptions {
+  Limits limits;
+  ChunkStoreOptions chunks;
+  int64_t model_memory_bytes = int64_t{4} << 30;
+  int64_t lease_timeout_ms = 30000;
+  int64_t lease_memory_ms = 600000;   // how long an ended lease is remembered
+  int64_t upload_timeout_ms = 30000;  // between BeginPut and WriteKv
+  double default_kl_target = 0.01;    // nats, first token
+  double default_minimum_gain = 1.2;  // predicted prefill over predicted reuse
+  double minimum_coverage = 0.1;      // share of the target that a match must cover
+  int64_t minimum_match_tokens = 64;
+  bool allow_fuzzy = false;  // the tenant's policy for MATCH_MODE_FUZZY
+  absl::Status Validate() const;
+};
+
+struct PutRequest {
+  std::string model;  // fingerprint
+  std::vector<uint32_t> token_ids;
+  std::vector<ContentTag> tags;
+  std::vector<float> importance;
+  int64_t ttl_ms = 0;
+  int priority = 0;
+  bool durable = true;
+  std::string alias;
+};
+
+struct PutTicket {
+  std::string upload_id;  // empty: nothing is missing
+  ReferenceId reference;
+  std::vector<TokenRange> missing;
+  int64_t timeout_ms = 0;
+  bool visible = false;
+  bool durable = false;
+};
+
+struct PutResult {
+  ReferenceId reference;
+  bool visible = false;
+  bool durable = false;
+};
+
+struct FindRequest {
+  std::string model;
+  std::vector<uint32_t> token_ids;
+  std::vector<ContentTag> tags;
+  MatchMode mode = MatchMode::kToken;
+  Preset preset = Preset::kAuto;
+  double kl_target = 0;  // 0: the default
+  int max_references = 0;
+  CostModel cost;
+  double minimum_gain = 0;
+  int64_t question_tokens = 0;  // 0: 20
+};
+
+// Values of the contract's NoMatchReason.
+enum class NoMatchReason {
+  kNoCandidate = 1,
+  kLowCoverage = 2,
+  kCost = 3,
+  kChunksUnavailable = 4,
+  kShortPrompt = 5,
+  kBusy = 6,
+};
+
+struct NoMatch {
+  NoMatchReason reason = NoMatchReason::kNoCandidate;
+  std::string detail;
+};
+
+struct MatchResult {
+  MatchLeasePtr lease;
+  int64_t lease_timeout_ms = 0;
+  ResultKind kind = ResultKind::kMiss;
+  Plan plan;
+  int64_t transfer_bytes = 0;
+  CostPrediction predicted;
+};
+
+using FindResult = std::variant<MatchResult, NoMatch>;
+
+struct MatchOutcome {
+  ResultKind kind = ResultKind::kMiss;
+  uint64_t recomputed_token_layers = 0;
+};
+
+// A reference by id, by alias, or by a prefix of its hexadecimal id; the first that is set.
+struct ReferenceName {
+  std::string model;  // empty: the only registered one
+  ReferenceId id;
+  std::string alias;
+  std::string id_prefix;
+};
+
+struct ReferenceDetail {
+  ReferencePtr reference;
+  std::string model;
+  int64_t chunks = 0;
+  int64_t shared_chunks = 0;
+  int64_t device_bytes = 0;
+  int64_t disk_bytes = 0;
+};
+
+struct BrokerStats {
+  int64_t models = 0;
+  int64_t references = 0;
+  ChunkStoreStats chunks;
+  int64_t disk_bytes = 0;
+  int64_t leases = 0;
+  int64_t uploads = 0;
+  bool draining = false;
+};
+
+class Broker {
+ public:
+  // Milliseconds since the Unix epoch; tests supply their own.
+  using Clock = std::function<int64_t()>;
+
+  // Takes all memory and rebuilds models, catalog and indexes from disk. `warnings` receives what
+  // was skipped.
+  static absl::StatusOr<std::unique_ptr<Broker>> Create(const BrokerOptions& options,
+                                                        Backend* backend, DiskTier* disk,
+                                                        ModelInfoParser parser, Clock clock,
+                                                        std::vector<std::string>* warnings);
+  ~Broker();
+
+  const BrokerOptions& options() const { return options_; }
+  Backend* backend() const { return backend_; }
+  MemorySpan arena() const { return chunks_->arena(); }
+  Metrics& metrics() { return metrics_; }
+  int64_t now_ms() const { return clock_(); }
+
+  // --- models ---
+  absl::StatusOr<bool> HasModel(std::string_view tenant, std::string_view fingerprint) const;
+  absl::StatusOr<RegisterResult> RegisterModel(std::string_view tenant,
+                                               ModelRegistration registration);
+  std::vector<ModelPtr> ListModels(std::string_view tenant) const;
+
+  // --- puts ---
+  absl::StatusOr<PutTicket> BeginPut(std::string_view tenant, const PutRequest& request);
+  // Hands over an upload that BeginPut opened; the caller owns it from here on.
+  absl::StatusOr<std::unique_ptr<Upload>> TakeUpload(std::string_view tenant,
+                                                     std::string_view upload_id);
+  // INVALID_ARGUMENT if rows are missing.
+  absl::StatusOr<PutResult> Commit(std::unique_ptr<Upload> upload);
+
+  // --- matches ---
+  absl::StatusOr<FindResult> FindMatch(std::string_view tenant, const FindRequest& request);
+  absl::StatusOr<MatchLeasePtr> OpenLease(std::string_view tenant, std::string_view lease_id);
+  absl::Status ReleaseMatch(std::string_view tenant, std::string_view lease_id,
+                            const MatchOutcome& outcome);
+
+  // --- administration ---
+  absl::StatusOr<ReferenceDetail> Describe(std::string_view tenant, const ReferenceName& name);
+  absl::Status SetPinned(std::string_view tenant, const ReferenceName& name, bool pinned);
+  absl::Status Delete(std::string_view tenant, const ReferenceName& name);
+  // References of one model (or of all, fingerprint empty) after (ns, id), ordered.
+  absl::StatusOr<std::vector<ReferencePtr>> List(std::string_view tenant,
+                                                 std::string_view fingerprint,
+                                                 const NamespaceId& after_ns,
+                                                 const ReferenceId& after_id, int limit);
+  struct Deleted {
+    int64_t references = 0;
+    int64_t models = 0;
+  };
+  absl::StatusOr<Deleted> DeleteTenant(std::string_view tenant);
+  absl::StatusOr<int64_t> TrimByTime(std::string_view tenant, int64_t used_before_ms);
+  BrokerStats Stats() const;
+  // The fingerprint of a reference's model, empty if it is gone.
+  std::string FingerprintOf(const NamespaceId& ns) const;
+
+  // Refuses new puts and finds from now on.
+  void Drain() { draining_.store(true); }
+  bool draining() const { return draining_.load(); }
+
+  // Ends what timed out, trims memory, deletes what was forgotten. Called once a second by the
+  // process, and by tests whenever they like.
+  absl::Status Maintain();
+
+ private:
+  struct PendingUpload {
+    std::string tenant;
+    int64_t deadline_ms = 0;
+    std::unique_ptr<Upload> upload;
+  };
+  // A candidate reference and what was made of it.
+  struct Found {
+    std::vector<ReferencePtr> references;  // by Segment::reference
+    Alignment alignment;
+  };
+
+  Broker(const BrokerOptions& options, Backend* backend, DiskTier* disk, ModelInfoParser parser,
+         Clock clock);
+  absl::Status Load(std::vector<std::string>* warnings);
+  absl::Status CheckOpen() const;
+
+  // broker_put.cc
+  absl::Status CheckPut(const Model& model, const PutRequest& request) const;
+  absl::StatusOr<Manifest> MakeManifest(const Model& model, const PutRequest& request) const;
+  absl::StatusOr<PutTicket> PutHeld(const Model& model, Manifest manifest,
+                                    std::vector<ChunkRef> held);
+  absl::StatusOr<std::vector<ChunkDraft>> ReserveMissing(const std::vector<ChunkMeta>& metas,
+                                                         const std::vector<ChunkRef>& held);
+  absl::StatusOr<ChunkDraft> ReserveOne(const ChunkMeta& meta);
+  bool EvictOneMemoryReference();
+  absl::StatusOr<PutResult> Store(const Model& model, Manifest manifest,
+                                  std::vector<ChunkRef> refs);
+
+  // broker_match.cc
+  absl::Status CheckFind(const Model& model, const FindRequest& request) const;
+  absl::StatusOr<Found> FindSources(const Model& model, const FindRequest& request);
+  absl::StatusOr<Found> AlignPaper(const Model& model, const FindRequest& request,
+                                   std::vector<ReferencePtr> sources, int distance);
+  FuzzyMatcher MakeFuzzyMatcher(const Model& model, const FindRequest& request,
+                                const std::vector<ReferencePtr>& sources);
+  Plan PlanFor(const Model& model, const FindRequest& request, const Found& found);
+  absl::StatusOr<FindResult> Finish(ModelPtr model, std::string_view tenant,
+                                    const FindRequest& request, Found found);
+  absl::StatusOr<std::shared_ptr<MatchLease>> PinMatch(ModelPtr model, std::string_view tenant,
+                                                       Found found);
+  FindResult Miss(NoMatchReason reason, std::string detail);
+
+  // broker_admin.cc
+  absl::StatusOr<ModelPtr> ResolveModel(std::string_view tenant, std::string_view fingerprint);
+  absl::StatusOr<ReferencePtr> Resolve(std::string_view tenant, const ReferenceName& name,
+                                       ModelPtr* model);
+  absl::Status Remove(const ReferencePtr& reference);
+  void RemoveExpired(int64_t now_ms);
+
+  const BrokerOptions options_;
+  Backend* const backend_;
+  DiskTier* const disk_;
+  const Clock clock_;
+
+  // Synchronised by themselves.
+  Metrics metrics_;
+  ModelRegistry models_;
+  std::unique_ptr<ChunkStore> chunks_;
+  std::unique_ptr<Catalog> catalog_;
+  LeaseTable leases_;
+  std::atomic<bool> draining_{false};
+
+  mutable Mutex mutex_;
+  absl::flat_hash_map<std::string, PendingUpload> uploads_ ABSL_GUARDED_BY(mutex_);
+  // Uploads that a stream has taken count until they are committed or dropped.
+  std::shared_ptr<std::atomic<int64_t>> open_uploads_;
+};
+
+}  // namespace semshare
+
+#endif  // SEMSHARE_SERVER_BROKER_H_

@@ -1,0 +1,179 @@
+// semshared: takes memory, rebuilds from disk, serves until SIGTERM or SIGINT.
+#include <signal.h>
+#include <spdlog/spdlog.h>
+
+#include <chrono>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <string>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include "kernels/backend.h"
+#include "kernels/base/status_macros.h"
+#include "server/broker.h"
+#include "server/executor.h"
+#include "server/ops/http_server.h"
+#include "server/ops/metrics_page.h"
+#include "server/ops/options.h"
+#include "server/rpc/rpc_server.h"
+#include "server/transport/staging.h"
+#include "storage/disk_tier.h"
+
+namespace semshare {
+namespace {
+
+int64_t NowMs() {
+  return std::chrono::duration_cast<std::chrono::milliseconds>(
+             std::chrono::system_clock::now().time_since_epoch())
+      .count();
+}
+
+std::string Text(const absl::Status& status) { return std::string(status.ToString()); }
+
+// Everything the process owns, in the order in which it must be made and, reversed, destroyed.
+struct Server {
+  std::unique_ptr<Backend> backend;
+  std::unique_ptr<DiskTier> disk;
+  std::unique_ptr<Broker> broker;
+  std::unique_ptr<StagingPool> staging;
+  std::unique_ptr<Executor> executor;
+  std::unique_ptr<HttpServer> http;
+  std::unique_ptr<RpcServer> rpc;
+};
+
+absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(const ServerOptions& options,
+                                                     bool* fell_back) {
+  *fell_back = false;
+  if (options.backend == "cuda") {
+    return absl::UnimplementedError("--backend=cuda: the CUDA backend is not built yet");
+  }
+  if (options.backend == "auto") {
+    // auto promises a GPU where there is one; this build has none to offer.
+    *fell_back = true;
+    spdlog::warn("backend auto: this build has no CUDA backend, the CPU backend is used");
+  }
+  return NewCpuBackend({options.lanes, options.kernel_threads});
+}
+
+absl::Status WriteAddressFile(const std::string& path, const std::string& text) {
+  // Written beside and renamed, so that a reader never sees half of it.
+  const std::string temporary = path + ".tmp";
+  std::ofstream file(temporary, std::ios::trunc);
+  file << text;
+  file.close();
+  std::error_code error;
+  if (file.good()) std::filesystem::rename(temporary, path, error);
+  if (!file.good() || error) {
+    return absl::UnavailableError("can't write the address file " + path);
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Server> Start(const ServerOptions& options) {
+  Server server;
+  bool fell_back = false;
+  SEMSHARE_ASSIGN_OR_RETURN(server.backend, MakeBackend(options, &fell_back));
+  std::error_code error;
+  std::filesystem::create_directories(options.data_dir, error);
+  if (error) {
+    return absl::UnavailableError("--data_dir: can't create " + options.data_dir + ": " +
+                                  error.message());
+  }
+  RocksDbTierOptions disk;
+  disk.path = options.data_dir + "/store";
+  SEMSHARE_ASSIGN_OR_RETURN(server.disk, NewRocksDbTier(disk));
+  std::vector<std::string> warnings;
+  SEMSHARE_ASSIGN_OR_RETURN(
+      server.broker, Broker::Create(options.broker, server.backend.get(), server.disk.get(),
+                                    ContractModelParser(options.broker.limits), &NowMs, &warnings));
+  for (const std::string& warning : warnings) spdlog::warn("start-up: {}", warning);
+  if (fell_back) ++server.broker->metrics().backend_fallbacks;
+  SEMSHARE_ASSIGN_OR_RETURN(server.staging,
+                            StagingPool::Create(server.backend.get(), options.streams,
+                                                options.broker.limits.max_frame_payload_bytes));
+  server.executor = std::make_unique<Executor>(options.worker_threads, options.max_queue);
+  Broker* broker = server.broker.get();
+  SEMSHARE_ASSIGN_OR_RETURN(
+      server.http,
+      HttpServer::Start(options.metrics_listen, {[broker] { return MetricsPage(broker); },
+                                                 [broker] { return !broker->draining(); }}));
+  SEMSHARE_ASSIGN_OR_RETURN(server.rpc,
+                            RpcServer::Start({options.listen, server.http->address()}, broker,
+                                             server.executor.get(), server.staging.get()));
+  return server;
+}
+
+void LogStart(const Server& server) {
+  const BrokerStats stats = server.broker->Stats();
+  spdlog::info("serving grpc={} metrics={} backend={} models={} references={} chunks={}",
+               server.rpc->address(), server.http->address(), server.backend->info().name,
+               stats.models, stats.references, stats.chunks.chunks);
+}
+
+// Waits for a signal; maintenance runs once a second until then.
+int ServeUntilSignal(const sigset_t& signals, Broker* broker) {
+  std::string last_error;
+  while (true) {
+    const timespec second = {1, 0};
+    const int signal = sigtimedwait(&signals, nullptr, &second);
+    if (signal > 0) return signal;
+    const absl::Status status = broker->Maintain();
+    const std::string error = status.ok() ? "" : Text(status);
+    if (!error.empty() && error != last_error) spdlog::error("maintenance: {}", error);
+    last_error = error;
+  }
+}
+
+void Stop(const ServerOptions& options, Server* server) {
+  server->broker->Drain();
+  server->rpc->SetNotServing();
+  server->rpc->Shutdown(absl::Milliseconds(options.stop_grace_ms));
+  server->executor = nullptr;  // runs what is queued
+  server->http = nullptr;
+}
+
+int Main(int argc, char** argv) {
+  // Blocked before any thread starts, so that every thread inherits it and sigtimedwait gets them.
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+
+  const absl::StatusOr<ServerOptions> options = OptionsFromFlags(argc, argv);
+  if (!options.ok()) {
+    std::fprintf(stderr, "semshared: %s\n", Text(options.status()).c_str());
+    return 2;
+  }
+  if (options->log_json) {
+    spdlog::set_pattern(R"({"time":"%Y-%m-%dT%H:%M:%S.%e%z","level":"%l","message":"%v"})");
+  }
+  absl::StatusOr<Server> server = Start(*options);
+  if (!server.ok()) {
+    spdlog::error("can't start: {}", Text(server.status()));
+    return 1;
+  }
+  if (!options->address_file.empty()) {
+    const absl::Status written =
+        WriteAddressFile(options->address_file, server->rpc->AddressFile());
+    if (!written.ok()) {
+      spdlog::error("can't start: {}", Text(written));
+      return 1;
+    }
+  }
+  LogStart(*server);
+  const int signal = ServeUntilSignal(signals, server->broker.get());
+  spdlog::info("stopping on signal {}", signal);
+  Stop(*options, &*server);
+  spdlog::info("stopped");
+  return 0;
+}
+
+}  // namespace
+}  // namespace semshare
+
+int main(int argc, char** argv) { return semshare::Main(argc, argv); }

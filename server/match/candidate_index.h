@@ -1,0 +1,68 @@
+// CandidateIndex: which stored references may serve a target prompt. One per namespace.
+//
+// Two parts: winnowed grams of token ids (every shared run of at least 40 tokens is found at any
+// offset, as long as one of its grams is below the frequency cap; grams that occur in many
+// references weigh less) and LSH signatures of meaning (prompt codes scanned by Hamming distance,
+// window codes for spans that grams leave uncovered).
+//
+// Thread-safe. Owns its memory; the Backend must outlive it.
+#ifndef SEMSHARE_SERVER_MATCH_CANDIDATE_INDEX_H_
+#define SEMSHARE_SERVER_MATCH_CANDIDATE_INDEX_H_
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "kernels/backend.h"
+#include "storage/ids.h"
+
+namespace semshare {
+
+struct CandidateIndexOptions {
+  int gram_tokens = 24;    // tokens hashed into one gram
+  int winnow_window = 17;  // grams per winnowing window: runs of gram + window - 1 = 40 are found
+  int gram_reference_cap = 64;  // a gram in more references than this adds nothing new
+  int max_candidates = 8;
+  int max_signature_distance = 96;  // of 256 bits; farther prompts are no semantic candidates
+  uint64_t gram_key = 0;            // keyed per namespace
+  absl::Status Validate() const;
+};
+
+struct Candidate {
+  ReferenceId id;
+  double gram_tokens = 0;        // estimated tokens shared, by grams
+  int signature_distance = 256;  // of the prompt codes
+};
+
+struct CandidateIndexStats {
+  int64_t references = 0;
+  int64_t grams = 0;
+  int64_t bytes = 0;
+};
+
+class CandidateIndex {
+ public:
+  static absl::StatusOr<std::unique_ptr<CandidateIndex>> Create(
+      const CandidateIndexOptions& options, Backend* backend);
+  virtual ~CandidateIndex() = default;
+
+  // `signatures` as EmbeddingSpace::Signatures gives them. Adding an id again replaces it.
+  virtual absl::Status Add(const ReferenceId& id, absl::Span<const uint32_t> token_ids,
+                           absl::Span<const uint64_t> signatures) = 0;
+  // No effect if the id is not there.
+  virtual void Remove(const ReferenceId& id) = 0;
+
+  // Best first, at most max_candidates: gram candidates by estimated shared tokens, then signature
+  // candidates by distance.
+  virtual absl::StatusOr<std::vector<Candidate>> Query(absl::Span<const uint32_t> token_ids,
+                                                       absl::Span<const uint64_t> signatures) = 0;
+
+  virtual CandidateIndexStats stats() const = 0;
+};
+
+}  // namespace semshare
+
+#endif  // SEMSHARE_SERVER_MATCH_CANDIDATE_INDEX_H_

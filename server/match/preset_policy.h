@@ -1,0 +1,35 @@
+// ChoosePreset: which preset PRESET_AUTO becomes, and how much of the prompt it ranks. One table,
+// first match wins; its numbers come from measurements (full prefill against each preset) and are
+// meant to be tuned.
+//
+// Thread-safe: a pure function.
+#ifndef SEMSHARE_SERVER_MATCH_PRESET_POLICY_H_
+#define SEMSHARE_SERVER_MATCH_PRESET_POLICY_H_
+
+#include <cstdint>
+
+#include "server/match/types.h"
+
+namespace semshare {
+
+// What the choice depends on. Shares are of the target's tokens.
+struct PolicyInput {
+  double kl_target = 0.01;  // nats, first token
+  double head_share = 0;    // tokens that kHeads would add
+  double unmatched_share = 0;
+  bool reordered = false;
+  bool fuzzy = false;  // some rows come from other tokens
+};
+
+struct PresetChoice {
+  Preset preset = Preset::kFaithful;  // never kAuto, kChecked or kSemShareKv
+  double ranked_share = 0;            // share of the prompt that kBalanced and kFaithful add
+
+  bool operator==(const PresetChoice&) const = default;
+};
+
+PresetChoice ChoosePreset(const PolicyInput& input);
+
+}  // namespace semshare
+
+#endif  // SEMSHARE_SERVER_MATCH_PRESET_POLICY_H_

@@ -1,0 +1,80 @@
+// Every flag of semshared.
+#include <vector>
+
+#include "absl/flags/flag.h"
+#include "absl/flags/parse.h"
+#include "absl/flags/usage.h"
+#include "absl/strings/str_cat.h"
+#include "kernels/base/status_macros.h"
+#include "server/ops/options.h"
+
+ABSL_FLAG(std::string, listen, semshare::ServerOptions().listen,
+          "HOST:PORT of the gRPC service; port 0 takes any free one. Loopback only.");
+ABSL_FLAG(std::string, metrics_listen, semshare::ServerOptions().metrics_listen,
+          "HOST:PORT of /metrics, /healthz and /readyz. Loopback only.");
+ABSL_FLAG(std::string, data_dir, semshare::ServerOptions().data_dir,
+          "Directory of the store; created if it is not there.");
+ABSL_FLAG(int64_t, device_memory_bytes, semshare::ServerOptions().broker.chunks.device_memory_bytes,
+          "Size of the device arena; all of it is taken at start.");
+ABSL_FLAG(int64_t, model_memory_bytes, semshare::ServerOptions().broker.model_memory_bytes,
+          "What embedding tables and projected rows of all models may take.");
+ABSL_FLAG(std::string, backend, semshare::ServerOptions().backend, "auto, cpu or cuda.");
+ABSL_FLAG(std::string, address_file, semshare::ServerOptions().address_file,
+          "Where to write the real addresses, as JSON, once the service is ready.");
+ABSL_FLAG(int, kernel_threads, semshare::ServerOptions().kernel_threads,
+          "Threads of one realign operation on the CPU backend.");
+ABSL_FLAG(int, lanes, semshare::ServerOptions().lanes, "Transfers that run at a time.");
+ABSL_FLAG(int, worker_threads, semshare::ServerOptions().worker_threads,
+          "Threads that do the work of calls.");
+ABSL_FLAG(int, max_queue, semshare::ServerOptions().max_queue,
+          "Calls that wait for a worker thread before new ones are refused.");
+ABSL_FLAG(int, streams, semshare::ServerOptions().streams,
+          "ReadKv streams at a time; each has 3 staging buffers of 2 MiB.");
+ABSL_FLAG(int64_t, lease_timeout_ms, semshare::ServerOptions().broker.lease_timeout_ms,
+          "Life of a lease that nobody reads from.");
+ABSL_FLAG(int64_t, upload_timeout_ms, semshare::ServerOptions().broker.upload_timeout_ms,
+          "Time between BeginPut and WriteKv.");
+ABSL_FLAG(int64_t, stop_grace_ms, semshare::ServerOptions().stop_grace_ms,
+          "Time for calls in flight when the process is told to stop.");
+ABSL_FLAG(double, kl_target, semshare::ServerOptions().broker.default_kl_target,
+          "KL of the first token, in nats, that a caller accepts who does not say.");
+ABSL_FLAG(double, minimum_gain, semshare::ServerOptions().broker.default_minimum_gain,
+          "Predicted prefill over predicted reuse below which a match is a miss.");
+ABSL_FLAG(bool, allow_fuzzy, semshare::ServerOptions().broker.allow_fuzzy,
+          "Whether callers may ask for MATCH_MODE_FUZZY.");
+ABSL_FLAG(bool, log_json, semshare::ServerOptions().log_json, "Log lines as JSON.");
+
+namespace semshare {
+
+absl::StatusOr<ServerOptions> OptionsFromFlags(int argc, char** argv) {
+  absl::SetProgramUsageMessage(
+      "semshared: a KV-cache broker for LLM inference.\nUsage: semshared [--flag=value ...]");
+  const std::vector<char*> rest = absl::ParseCommandLine(argc, argv);
+  if (rest.size() > 1) {
+    return absl::InvalidArgumentError(absl::StrCat("unexpected argument: ", rest[1]));
+  }
+  ServerOptions options;
+  options.listen = absl::GetFlag(FLAGS_listen);
+  options.metrics_listen = absl::GetFlag(FLAGS_metrics_listen);
+  options.data_dir = absl::GetFlag(FLAGS_data_dir);
+  options.backend = absl::GetFlag(FLAGS_backend);
+  options.address_file = absl::GetFlag(FLAGS_address_file);
+  options.kernel_threads = absl::GetFlag(FLAGS_kernel_threads);
+  options.lanes = absl::GetFlag(FLAGS_lanes);
+  options.worker_threads = absl::GetFlag(FLAGS_worker_threads);
+  options.max_queue = absl::GetFlag(FLAGS_max_queue);
+  options.streams = absl::GetFlag(FLAGS_streams);
+  options.stop_grace_ms = absl::GetFlag(FLAGS_stop_grace_ms);
+  options.log_json = absl::GetFlag(FLAGS_log_json);
+  options.broker.chunks.device_memory_bytes = absl::GetFlag(FLAGS_device_memory_bytes);
+  options.broker.model_memory_bytes = absl::GetFlag(FLAGS_model_memory_bytes);
+  options.broker.lease_timeout_ms = absl::GetFlag(FLAGS_lease_timeout_ms);
+  options.broker.upload_timeout_ms = absl::GetFlag(FLAGS_upload_timeout_ms);
+  options.broker.default_kl_target = absl::GetFlag(FLAGS_kl_target);
+  options.broker.default_minimum_gain = absl::GetFlag(FLAGS_minimum_gain);
+  options.broker.allow_fuzzy = absl::GetFlag(FLAGS_allow_fuzzy);
+  SEMSHARE_RETURN_IF_ERROR(options.Validate());
+  return options;
+}
+
+}  // namespace semshare

@@ -1,0 +1,110 @@
+#include <chrono>
+#include <utility>
+
+#include "kernels/base/status_macros.h"
+#include "semshare/v1/cache_broker.grpc.pb.h"
+#include "server/rpc/convert.h"
+#include "server/rpc/read_stream.h"
+#include "server/rpc/service.h"
+#include "server/rpc/tenant.h"
+#include "server/rpc/unary.h"
+#include "server/rpc/write_stream.h"
+
+namespace semshare {
+namespace {
+
+// Bulk methods are raw, so that payloads never pass through protobuf.
+using Service = v1::CacheBroker::Service;
+using Base = v1::CacheBroker::WithCallbackMethod_GetServerInfo<
+    v1::CacheBroker::WithCallbackMethod_GetModel<v1::CacheBroker::WithCallbackMethod_RegisterModel<
+        v1::CacheBroker::WithCallbackMethod_BeginPut<v1::CacheBroker::WithRawCallbackMethod_WriteKv<
+            v1::CacheBroker::WithCallbackMethod_FindMatch<
+                v1::CacheBroker::WithRawCallbackMethod_ReadKv<
+                    v1::CacheBroker::WithCallbackMethod_ReleaseMatch<Service>>>>>>>>;
+
+class CacheBrokerService final : public Base {
+ public:
+  explicit CacheBrokerService(ServiceContext context) : context_(std::move(context)) {}
+
+  grpc::ServerUnaryReactor* GetServerInfo(grpc::CallbackServerContext* call,
+                                          const v1::GetServerInfoRequest*,
+                                          v1::GetServerInfoResponse* response) override {
+    return RunUnary(call, context_.executor, [this, response] {
+      *response = context_.server_info();
+      return absl::OkStatus();
+    });
+  }
+
+  grpc::ServerUnaryReactor* GetModel(grpc::CallbackServerContext* call,
+                                     const v1::GetModelRequest* request,
+                                     v1::GetModelResponse* response) override {
+    return RunUnary(call, context_.executor, [this, request, response]() -> absl::Status {
+      SEMSHARE_ASSIGN_OR_RETURN(const bool known,
+                                context_.broker->HasModel(kDefaultTenant, request->fingerprint()));
+      response->set_known(known);
+      return absl::OkStatus();
+    });
+  }
+
+  grpc::ServerReadReactor<v1::RegisterModelFrame>* RegisterModel(
+      grpc::CallbackServerContext*, v1::RegisterModelResponse* response) override {
+    return new RegisterStream(context_.broker, context_.executor, response);
+  }
+
+  grpc::ServerUnaryReactor* BeginPut(grpc::CallbackServerContext* call,
+                                     const v1::BeginPutRequest* request,
+                                     v1::BeginPutResponse* response) override {
+    return RunUnary(call, context_.executor, [this, request, response]() -> absl::Status {
+      SEMSHARE_ASSIGN_OR_RETURN(const PutRequest put, ToPutRequest(*request));
+      SEMSHARE_ASSIGN_OR_RETURN(const PutTicket ticket,
+                                context_.broker->BeginPut(kDefaultTenant, put));
+      *response = ToResponse(ticket);
+      return absl::OkStatus();
+    });
+  }
+
+  grpc::ServerReadReactor<grpc::ByteBuffer>* WriteKv(grpc::CallbackServerContext*,
+                                                     grpc::ByteBuffer* response) override {
+    return new WriteStream(context_.broker, context_.executor, response);
+  }
+
+  grpc::ServerUnaryReactor* FindMatch(grpc::CallbackServerContext* call,
+                                      const v1::FindMatchRequest* request,
+                                      v1::FindMatchResponse* response) override {
+    return RunUnary(call, context_.executor, [this, request, response]() -> absl::Status {
+      const auto begin = std::chrono::steady_clock::now();
+      SEMSHARE_ASSIGN_OR_RETURN(const FindRequest find, ToFindRequest(*request));
+      SEMSHARE_ASSIGN_OR_RETURN(const FindResult result,
+                                context_.broker->FindMatch(kDefaultTenant, find));
+      *response = ToResponse(result);
+      const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - begin;
+      context_.broker->metrics().find_seconds.Observe(elapsed.count());
+      return absl::OkStatus();
+    });
+  }
+
+  grpc::ServerWriteReactor<grpc::ByteBuffer>* ReadKv(grpc::CallbackServerContext*,
+                                                     const grpc::ByteBuffer* request) override {
+    return new ReadStream(context_.broker, context_.executor, context_.staging, *request);
+  }
+
+  grpc::ServerUnaryReactor* ReleaseMatch(grpc::CallbackServerContext* call,
+                                         const v1::ReleaseMatchRequest* request,
+                                         v1::ReleaseMatchResponse*) override {
+    return RunUnary(call, context_.executor, [this, request] {
+      return context_.broker->ReleaseMatch(kDefaultTenant, request->lease_id(),
+                                           ToOutcome(request->outcome()));
+    });
+  }
+
+ private:
+  const ServiceContext context_;
+};
+
+}  // namespace
+
+std::unique_ptr<grpc::Service> NewCacheBrokerService(const ServiceContext& context) {
+  return std::make_unique<CacheBrokerService>(context);
+}
+
+}  // namespace semshare

@@ -1,0 +1,36 @@
+// RunUnary: a unary handler's body on the executor.
+// Thread-safe: no state.
+#ifndef SEMSHARE_SERVER_RPC_UNARY_H_
+#define SEMSHARE_SERVER_RPC_UNARY_H_
+
+#include <grpcpp/support/server_callback.h>
+
+#include <utility>
+
+#include "absl/status/status.h"
+#include "proto/rpc_status.h"
+#include "server/executor.h"
+
+namespace semshare {
+
+// Finishes the call with what `body` returns, or with RESOURCE_EXHAUSTED if too much is queued.
+template <typename Body>
+grpc::ServerUnaryReactor* RunUnary(grpc::CallbackServerContext* context, Executor* executor,
+                                   Body body) {
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  const bool queued = executor->TrySubmit([context, reactor, body = std::move(body)] {
+    // A caller that has gone needs no work done.
+    const absl::Status status =
+        context->IsCancelled() ? absl::CancelledError("the call was cancelled") : body();
+    reactor->Finish(ToGrpcStatus(status));
+  });
+  if (!queued) {
+    reactor->Finish(
+        ToGrpcStatus(absl::ResourceExhaustedError("too many calls are queued; retry later")));
+  }
+  return reactor;
+}
+
+}  // namespace semshare
+
+#endif  // SEMSHARE_SERVER_RPC_UNARY_H_

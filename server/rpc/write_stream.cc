@@ -1,0 +1,159 @@
+#include "server/rpc/write_stream.h"
+
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/base/status_macros.h"
+#include "proto/rpc_status.h"
+#include "server/rpc/convert.h"
+#include "server/rpc/frame_codec.h"
+#include "server/rpc/tenant.h"
+
+namespace semshare {
+namespace {
+
+constexpr absl::Duration kLaneTimeout = absl::Seconds(10);
+
+grpc::ByteBuffer ToByteBuffer(const google::protobuf::MessageLite& message) {
+  const grpc::Slice slice(message.SerializeAsString());
+  return grpc::ByteBuffer(&slice, 1);
+}
+
+}  // namespace
+
+WriteStream::WriteStream(Broker* broker, Executor* executor, grpc::ByteBuffer* response)
+    : broker_(broker), executor_(executor), response_(response) {
+  StartRead(&message_);
+}
+
+WriteStream::~WriteStream() {
+  if (upload_ != nullptr) ++broker_->metrics().puts_dropped;
+}
+
+void WriteStream::OnReadDone(bool ok) {
+  if (!ok) {
+    Finish(
+        ToGrpcStatus(absl::InvalidArgumentError("the stream ended without a frame that commits")));
+    return;
+  }
+  executor_->Submit([this] {
+    const absl::StatusOr<bool> committed = Work();
+    if (committed.ok() && !*committed) {
+      StartRead(&message_);
+    } else {
+      Finish(ToGrpcStatus(committed.status()));
+    }
+  });
+}
+
+absl::StatusOr<bool> WriteStream::Work() {
+  SEMSHARE_ASSIGN_OR_RETURN(const ReceivedFrame received, DecodeWriteFrame(message_));
+  if (upload_ == nullptr) {
+    SEMSHARE_ASSIGN_OR_RETURN(upload_, broker_->TakeUpload(kDefaultTenant, received.upload_id));
+  } else if (!received.upload_id.empty()) {
+    return absl::InvalidArgumentError("upload_id: belongs in the first frame only");
+  }
+  Backend* backend = broker_->backend();
+  int64_t bytes = 0;
+  for (const std::string_view piece : received.pieces) bytes += static_cast<int64_t>(piece.size());
+  if (bytes > broker_->options().limits.max_frame_payload_bytes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("payload: at most ", broker_->options().limits.max_frame_payload_bytes,
+                     " bytes, got ", bytes));
+  }
+  {
+    SEMSHARE_ASSIGN_OR_RETURN(Lane lane, backend->AcquireLane(kLaneTimeout));
+    SEMSHARE_RETURN_IF_ERROR(upload_->Write(received.frame, received.pieces, backend, lane));
+  }
+  broker_->metrics().put_bytes += static_cast<uint64_t>(bytes);
+  if (!received.frame.commit) return false;
+  if (!upload_->complete()) return absl::InvalidArgumentError("commit: rows are missing");
+  SEMSHARE_ASSIGN_OR_RETURN(const PutResult result, broker_->Commit(std::move(upload_)));
+  v1::WriteKvResponse response;
+  response.set_reference_id(result.reference.ToBytes());
+  response.set_visible(result.visible);
+  response.set_durable(result.durable);
+  *response_ = ToByteBuffer(response);
+  return true;
+}
+
+RegisterStream::RegisterStream(Broker* broker, Executor* executor,
+                               v1::RegisterModelResponse* response)
+    : broker_(broker), executor_(executor), response_(response) {
+  StartRead(&message_);
+}
+
+void RegisterStream::OnReadDone(bool ok) {
+  executor_->Submit([this, ok] {
+    const absl::Status status = ok ? Take() : Register();
+    if (ok && status.ok()) {
+      StartRead(&message_);
+    } else {
+      Finish(ToGrpcStatus(status));
+    }
+  });
+}
+
+absl::Status RegisterStream::TakeFloats(const char* field, const std::string& bytes, int64_t limit,
+                                        std::vector<float>* values) {
+  const size_t count = bytes.size() / sizeof(float);
+  if (bytes.size() % sizeof(float) != 0) {
+    return absl::InvalidArgumentError(absl::StrCat(field, ": not whole float32 numbers"));
+  }
+  if (static_cast<int64_t>(values->size() + count) > limit) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(field, ": more than the ", limit, " numbers that the spec names"));
+  }
+  if (values->empty()) values->reserve(limit);
+  const size_t at = values->size();
+  values->resize(at + count);
+  std::memcpy(values->data() + at, bytes.data(), bytes.size());
+  return absl::OkStatus();
+}
+
+absl::Status RegisterStream::Take() {
+  const Limits& limits = broker_->options().limits;
+  if (!has_spec_) {
+    if (!message_.has_spec()) return absl::InvalidArgumentError("spec: must be the first frame");
+    SEMSHARE_ASSIGN_OR_RETURN(registration_.info, ToModelInfo(message_.spec(), limits));
+    const int64_t table_bytes = registration_.info.vocab_size * registration_.info.embedding_width *
+                                static_cast<int64_t>(sizeof(float));
+    if (table_bytes > broker_->options().model_memory_bytes) {
+      return absl::ResourceExhaustedError(
+          absl::StrCat("embedding_table: ", table_bytes, " bytes are above model_memory_bytes"));
+    }
+    has_spec_ = true;
+    return absl::OkStatus();
+  }
+  const ModelInfo& info = registration_.info;
+  switch (message_.part_case()) {
+    case v1::RegisterModelFrame::kEmbeddingTable:
+      return TakeFloats("embedding_table", message_.embedding_table(),
+                        info.vocab_size * info.embedding_width, &registration_.table);
+    case v1::RegisterModelFrame::kTokenWeights:
+      return TakeFloats("token_weights", message_.token_weights(), info.vocab_size,
+                        &registration_.weights);
+    case v1::RegisterModelFrame::kProbe:
+      if (static_cast<int64_t>(registration_.probe.size()) >= limits.max_probe_samples) {
+        return absl::InvalidArgumentError(
+            absl::StrCat("probe: at most ", limits.max_probe_samples, " samples"));
+      }
+      registration_.probe.push_back(
+          {message_.probe().token_id(), message_.probe().position(), message_.probe().rows()});
+      return absl::OkStatus();
+    default:
+      return absl::InvalidArgumentError("spec: belongs in the first frame only");
+  }
+}
+
+absl::Status RegisterStream::Register() {
+  if (!has_spec_) return absl::InvalidArgumentError("spec: the stream was empty");
+  SEMSHARE_ASSIGN_OR_RETURN(const RegisterResult result,
+                            broker_->RegisterModel(kDefaultTenant, std::move(registration_)));
+  response_->set_created(result.created);
+  response_->set_probe_error(result.probe_error);
+  return absl::OkStatus();
+}
+
+}  // namespace semshare

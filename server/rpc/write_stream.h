@@ -1,0 +1,65 @@
+// The two client streams: WriteKv (raw frames into an upload) and RegisterModel. Each reads one
+// message, works on it on the executor, then reads the next.
+//
+// Delete themselves when the call is over. Not thread-safe, and need not be: the next read
+// starts only when the work on the last message is done.
+#ifndef SEMSHARE_SERVER_RPC_WRITE_STREAM_H_
+#define SEMSHARE_SERVER_RPC_WRITE_STREAM_H_
+
+#include <grpcpp/support/byte_buffer.h>
+#include <grpcpp/support/server_callback.h>
+
+#include <memory>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "semshare/v1/cache_broker.pb.h"
+#include "server/broker.h"
+#include "server/executor.h"
+
+namespace semshare {
+
+class WriteStream final : public grpc::ServerReadReactor<grpc::ByteBuffer> {
+ public:
+  // `broker` and `executor` outlive the call; `response` belongs to it. Starts at once.
+  WriteStream(Broker* broker, Executor* executor, grpc::ByteBuffer* response);
+  ~WriteStream() override;
+
+  void OnReadDone(bool ok) override;
+  void OnDone() override { delete this; }
+
+ private:
+  // Returns true when the upload is committed.
+  absl::StatusOr<bool> Work();
+
+  Broker* const broker_;
+  Executor* const executor_;
+  grpc::ByteBuffer* const response_;
+  grpc::ByteBuffer message_;
+  std::unique_ptr<Upload> upload_;
+};
+
+class RegisterStream final : public grpc::ServerReadReactor<v1::RegisterModelFrame> {
+ public:
+  RegisterStream(Broker* broker, Executor* executor, v1::RegisterModelResponse* response);
+
+  void OnReadDone(bool ok) override;
+  void OnDone() override { delete this; }
+
+ private:
+  absl::Status Take();
+  absl::Status TakeFloats(const char* field, const std::string& bytes, int64_t limit,
+                          std::vector<float>* values);
+  absl::Status Register();
+
+  Broker* const broker_;
+  Executor* const executor_;
+  v1::RegisterModelResponse* const response_;
+  v1::RegisterModelFrame message_;
+  ModelRegistration registration_;
+  bool has_spec_ = false;
+};
+
+}  // namespace semshare
+
+#endif  // SEMSHARE_SERVER_RPC_WRITE_STREAM_H_

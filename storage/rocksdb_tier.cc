@@ -1,0 +1,309 @@
+// DiskTier over RocksDB: a column family for each table.
+//
+// kModels and kCatalog are written through RocksDB's log, synced. kChunks is written without a log,
+// because a chunk's bytes should reach the disk once: they go from the write buffer to a blob file,
+// and FlushChunks is what makes them durable. After a crash the log is replayed for the two tables
+// that have one; chunks that were not flushed are gone. That is sound as long as a manifest is
+// written only after FlushChunks returned for its chunks.
+#include <rocksdb/db.h>
+#include <rocksdb/filter_policy.h>
+#include <rocksdb/options.h>
+#include <rocksdb/table.h>
+#include <rocksdb/utilities/debug.h>
+#include <rocksdb/write_batch.h>
+
+#include <array>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/base/mutex.h"
+#include "kernels/base/status_macros.h"
+#include "storage/disk_tier.h"
+
+namespace semshare {
+namespace {
+
+// Values below this size stay in the sorted files.
+constexpr uint64_t kMinBlobBytes = 4096;
+// Flushing kChunks starts a new log file whenever the log was used. Old ones can go only when the
+// tables that use the log are flushed as well, so every so many flushes take those along.
+constexpr int64_t kFlushesPerLogCleanup = 64;
+// Versions of keys that Scan takes at a time from kChunks.
+constexpr size_t kScanBatch = 16384;
+constexpr int kMaxOpenFiles = 512;
+// RocksDB's types of key versions that mean that the key is not there (its dbformat.h, frozen).
+constexpr int kTypeDeletion = 0;
+
+constexpr std::array<const char*, 3> kTableNames = {"models", "catalog", "chunks"};
+
+// The only place where a rocksdb::Status becomes an absl::Status.
+absl::Status FromRocksDb(const rocksdb::Status& status, std::string_view what) {
+  if (status.ok()) return absl::OkStatus();
+  const std::string message = absl::StrCat(std::string(what), ": ", status.ToString());
+  // An error with a severity came from background work and has stopped all writes.
+  if (status.severity() != rocksdb::Status::kNoError) return absl::UnavailableError(message);
+  if (status.IsNotFound()) return absl::NotFoundError(message);
+  if (status.IsCorruption()) return absl::DataLossError(message);
+  if (status.IsInvalidArgument()) return absl::InvalidArgumentError(message);
+  if (status.IsNotSupported()) return absl::UnimplementedError(message);
+  if (status.IsMemoryLimit()) return absl::ResourceExhaustedError(message);
+  return absl::UnavailableError(message);
+}
+
+rocksdb::Slice ToSlice(std::string_view bytes) { return {bytes.data(), bytes.size()}; }
+std::string_view ToView(const rocksdb::Slice& slice) { return {slice.data(), slice.size()}; }
+
+rocksdb::DBOptions MakeDbOptions(const RocksDbTierOptions& options) {
+  rocksdb::DBOptions db;
+  db.create_if_missing = true;
+  db.create_missing_column_families = true;
+  db.paranoid_checks = true;
+  db.max_background_jobs = options.background_jobs;
+  db.max_open_files = kMaxOpenFiles;
+  // The tables are flushed apart: kChunks has nothing in the log that others could depend on.
+  db.atomic_flush = false;
+  db.avoid_flush_during_recovery = true;
+  // A damaged log stops the start instead of silently losing the manifests behind the damage; only
+  // a half-written end, what a crash leaves, is tolerated.
+  db.wal_recovery_mode = rocksdb::WALRecoveryMode::kTolerateCorruptedTailRecords;
+  db.info_log_level = rocksdb::InfoLogLevel::WARN_LEVEL;
+  db.keep_log_file_num = 4;
+  db.stats_dump_period_sec = 0;
+  db.stats_persist_period_sec = 0;
+  return db;
+}
+
+rocksdb::ColumnFamilyOptions MakeTableOptions(const RocksDbTierOptions& options,
+                                              const std::shared_ptr<rocksdb::Cache>& cache) {
+  rocksdb::BlockBasedTableOptions blocks;
+  blocks.block_cache = cache;
+  blocks.filter_policy.reset(rocksdb::NewBloomFilterPolicy(10));
+  rocksdb::ColumnFamilyOptions table;
+  table.table_factory.reset(rocksdb::NewBlockBasedTableFactory(blocks));
+  table.paranoid_file_checks = true;
+  table.write_buffer_size = static_cast<size_t>(options.write_buffer_bytes);
+  // Keys are hashes and values are numbers: there is nothing to compress.
+  table.compression = rocksdb::kNoCompression;
+  table.enable_blob_files = true;
+  table.min_blob_size = kMinBlobBytes;
+  table.blob_compression_type = rocksdb::kNoCompression;
+  table.enable_blob_garbage_collection = true;
+  table.blob_garbage_collection_age_cutoff = 0.5;
+  table.blob_garbage_collection_force_threshold = 0.5;
+  return table;
+}
+
+class RocksDbTier final : public DiskTier {
+ public:
+  RocksDbTier(std::unique_ptr<rocksdb::DB> db, std::vector<rocksdb::ColumnFamilyHandle*> handles)
+      : db_(std::move(db)), handles_(std::move(handles)) {}
+
+  ~RocksDbTier() override {
+    for (rocksdb::ColumnFamilyHandle* handle : handles_) {
+      // Fails for handles that are not RocksDB's own only.
+      db_->DestroyColumnFamilyHandle(handle).PermitUncheckedError();
+    }
+    // Nothing is lost if this fails: what is durable is so already.
+    db_->Close().PermitUncheckedError();
+  }
+
+  absl::Status Put(DiskTable table, absl::Span<const DiskEntry> entries) override {
+    if (entries.empty()) return absl::OkStatus();
+    rocksdb::WriteBatch batch;
+    for (const DiskEntry& entry : entries) {
+      SEMSHARE_RETURN_IF_ERROR(FromRocksDb(
+          batch.Put(Handle(table), ToSlice(entry.key), ToSlice(entry.value)), What("put", table)));
+    }
+    return Write(table, &batch, "put");
+  }
+
+  absl::Status Delete(DiskTable table, absl::Span<const std::string> keys) override {
+    if (keys.empty()) return absl::OkStatus();
+    rocksdb::WriteBatch batch;
+    for (const std::string& key : keys) {
+      SEMSHARE_RETURN_IF_ERROR(
+          FromRocksDb(batch.Delete(Handle(table), ToSlice(key)), What("delete", table)));
+    }
+    return Write(table, &batch, "delete");
+  }
+
+  absl::Status FlushChunks() override;
+
+  absl::Status Get(DiskTable table, std::string_view key,
+                   const std::function<absl::Status(std::string_view)>& use) override {
+    rocksdb::PinnableSlice value;
+    const rocksdb::Status status =
+        db_->Get(rocksdb::ReadOptions(), Handle(table), ToSlice(key), &value);
+    if (!status.ok()) return FromRocksDb(status, What("get", table));
+    return use(ToView(value));
+  }
+
+  absl::Status Scan(DiskTable table, std::string_view prefix,
+                    const std::function<bool(std::string_view, std::string_view)>& visit) override {
+    return table == DiskTable::kChunks ? ScanKeys(table, prefix, visit)
+                                       : ScanEntries(table, prefix, visit);
+  }
+
+  int64_t BytesUsed() override {
+    uint64_t total = 0;
+    for (rocksdb::ColumnFamilyHandle* handle : handles_) {
+      for (const std::string& property : {rocksdb::DB::Properties::kLiveSstFilesSize,
+                                          rocksdb::DB::Properties::kLiveBlobFileSize}) {
+        uint64_t bytes = 0;
+        if (db_->GetIntProperty(handle, property, &bytes)) total += bytes;
+      }
+    }
+    return static_cast<int64_t>(total);
+  }
+
+ private:
+  rocksdb::ColumnFamilyHandle* Handle(DiskTable table) const {
+    return handles_[1 + static_cast<size_t>(table)];  // the first one is RocksDB's default
+  }
+  static std::string What(const char* operation, DiskTable table) {
+    return absl::StrCat(operation, " in ", kTableNames[static_cast<size_t>(table)]);
+  }
+
+  absl::Status Write(DiskTable table, rocksdb::WriteBatch* batch, const char* operation) {
+    rocksdb::WriteOptions options;
+    options.disableWAL = table == DiskTable::kChunks;
+    options.sync = !options.disableWAL;
+    const absl::Status status = FromRocksDb(db_->Write(options, batch), What(operation, table));
+    // Damage that a write runs into is not damage of the data being written.
+    if (absl::IsDataLoss(status)) return absl::UnavailableError(status.message());
+    return status;
+  }
+
+  absl::Status ScanEntries(DiskTable table, std::string_view prefix,
+                           const std::function<bool(std::string_view, std::string_view)>& visit);
+  absl::Status ScanKeys(DiskTable table, std::string_view prefix,
+                        const std::function<bool(std::string_view, std::string_view)>& visit);
+  rocksdb::Status RunFlush(int64_t number);
+
+  const std::unique_ptr<rocksdb::DB> db_;
+  const std::vector<rocksdb::ColumnFamilyHandle*> handles_;
+
+  Mutex mutex_;
+  CondVar flushed_;
+  // Flushes are numbered from 1; one runs at a time.
+  int64_t started_ ABSL_GUARDED_BY(mutex_) = 0;
+  int64_t finished_ ABSL_GUARDED_BY(mutex_) = 0;
+  // Of the flush that finished last.
+  absl::Status flush_status_ ABSL_GUARDED_BY(mutex_);
+};
+
+rocksdb::Status RocksDbTier::RunFlush(int64_t number) {
+  rocksdb::FlushOptions options;
+  options.wait = true;
+  options.allow_write_stall = true;
+  std::vector<rocksdb::ColumnFamilyHandle*> tables = {Handle(DiskTable::kChunks)};
+  if (number % kFlushesPerLogCleanup == 0) {
+    tables.push_back(Handle(DiskTable::kCatalog));
+    tables.push_back(Handle(DiskTable::kModels));
+  }
+  return db_->Flush(options, tables);
+}
+
+absl::Status RocksDbTier::FlushChunks() {
+  int64_t number = 0;
+  {
+    const MutexLock lock(&mutex_);
+    // The flush that runs now, if any, may have begun before the caller's Put. The next one covers
+    // every caller that waits here; the first of them to wake runs it for all.
+    const int64_t wanted = started_ + 1;
+    while (finished_ < wanted && started_ != finished_) flushed_.Wait(&mutex_);
+    if (finished_ >= wanted) return flush_status_;
+    number = ++started_;
+  }
+  const absl::Status status = FromRocksDb(RunFlush(number), "flush of chunks");
+  const absl::Status result =
+      absl::IsDataLoss(status) ? absl::UnavailableError(status.message()) : status;
+  const MutexLock lock(&mutex_);
+  finished_ = number;
+  flush_status_ = result;
+  flushed_.NotifyAll();
+  return result;
+}
+
+absl::Status RocksDbTier::ScanEntries(
+    DiskTable table, std::string_view prefix,
+    const std::function<bool(std::string_view, std::string_view)>& visit) {
+  const std::unique_ptr<rocksdb::Iterator> it(
+      db_->NewIterator(rocksdb::ReadOptions(), Handle(table)));
+  for (it->Seek(ToSlice(prefix)); it->Valid() && it->key().starts_with(ToSlice(prefix));
+       it->Next()) {
+    if (!visit(ToView(it->key()), ToView(it->value()))) break;
+  }
+  return FromRocksDb(it->status(), What("scan", table));
+}
+
+// An iterator reads the blob of every key that it passes, the whole store in the case of chunks.
+// The listing of key versions does not: it gives the blob's place instead.
+absl::Status RocksDbTier::ScanKeys(
+    DiskTable table, std::string_view prefix,
+    const std::function<bool(std::string_view, std::string_view)>& visit) {
+  // Above every key: keys are hashes of 16 bytes.
+  const std::string end(64, '\xff');
+  std::string begin(prefix);
+  std::string last;
+  bool has_last = false;
+  while (true) {
+    std::vector<rocksdb::KeyVersion> versions;
+    SEMSHARE_RETURN_IF_ERROR(
+        FromRocksDb(rocksdb::GetAllKeyVersions(db_.get(), Handle(table), ToSlice(begin),
+                                               ToSlice(end), kScanBatch, &versions),
+                    What("scan", table)));
+    for (const rocksdb::KeyVersion& version : versions) {
+      // Newest first: the older versions of a key say nothing.
+      if (has_last && version.user_key == last) continue;
+      last = version.user_key;
+      has_last = true;
+      if (!ToSlice(last).starts_with(ToSlice(prefix))) return absl::OkStatus();
+      if (version.type == kTypeDeletion) continue;
+      if (!visit(last, {})) return absl::OkStatus();
+    }
+    if (versions.size() < kScanBatch) return absl::OkStatus();
+    begin = last + '\0';
+  }
+}
+
+}  // namespace
+
+absl::Status RocksDbTierOptions::Validate() const {
+  if (path.empty()) return absl::InvalidArgumentError("path is empty");
+  if (write_buffer_bytes < (int64_t{1} << 20)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("write_buffer_bytes must be at least 1 MiB, is ", write_buffer_bytes));
+  }
+  if (block_cache_bytes < 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("block_cache_bytes must not be negative, is ", block_cache_bytes));
+  }
+  if (background_jobs < 1 || background_jobs > 64) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("background_jobs must be in 1..64, is ", background_jobs));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::unique_ptr<DiskTier>> NewRocksDbTier(const RocksDbTierOptions& options) {
+  SEMSHARE_RETURN_IF_ERROR(options.Validate());
+  const std::shared_ptr<rocksdb::Cache> cache =
+      rocksdb::NewLRUCache(static_cast<size_t>(options.block_cache_bytes));
+  const rocksdb::ColumnFamilyOptions table = MakeTableOptions(options, cache);
+  std::vector<rocksdb::ColumnFamilyDescriptor> tables;
+  tables.emplace_back(rocksdb::kDefaultColumnFamilyName, table);
+  for (const char* name : kTableNames) tables.emplace_back(name, table);
+  std::vector<rocksdb::ColumnFamilyHandle*> handles;
+  rocksdb::DB* db = nullptr;
+  const rocksdb::Status status =
+      rocksdb::DB::Open(MakeDbOptions(options), options.path, tables, &handles, &db);
+  if (!status.ok()) {
+    return absl::UnavailableError(
+        FromRocksDb(status, absl::StrCat("open ", options.path)).message());
+  }
+  return std::make_unique<RocksDbTier>(std::unique_ptr<rocksdb::DB>(db), std::move(handles));
+}
+
+}  // namespace semshare

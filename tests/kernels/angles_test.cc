@@ -1,0 +1,71 @@
+#include "kernels/angles.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+namespace semshare {
+namespace {
+
+RotaryDescriptor Rotary(AnglePrecision precision) {
+  RotaryDescriptor rotary;
+  rotary.width = 64;
+  rotary.angle_precision = precision;
+  for (int j = 0; j < 32; ++j) {
+    // The engine's own frequencies: fp32 values.
+    rotary.inv_freq.push_back(static_cast<float>(std::pow(1e5, -j / 32.0)));
+  }
+  return rotary;
+}
+
+TEST(AnglesTest, DifferenceOfAnglesAsTheEngineFormsThem) {
+  for (const AnglePrecision precision : {AnglePrecision::kFloat32, AnglePrecision::kFloat64}) {
+    const RotaryDescriptor rotary = Rotary(precision);
+    const std::vector<PositionPair> pairs = {{0, 0}, {0, 1}, {100, 50}, {12, 30000}, {4096, 4095}};
+    const std::vector<float> table = BuildAngleTable(rotary, pairs);
+    ASSERT_EQ(table.size(), pairs.size() * 64);
+    for (size_t i = 0; i < pairs.size(); ++i) {
+      for (size_t j = 0; j < 32; ++j) {
+        const double frequency = rotary.inv_freq[j];
+        double target = static_cast<double>(pairs[i].target) * frequency;
+        double source = static_cast<double>(pairs[i].source) * frequency;
+        if (precision == AnglePrecision::kFloat32) {
+          target = static_cast<float>(target);  // the exact product, rounded once
+          source = static_cast<float>(source);
+        }
+        EXPECT_EQ(table[i * 64 + j], static_cast<float>(std::cos(target - source)));
+        EXPECT_EQ(table[i * 64 + 32 + j], static_cast<float>(std::sin(target - source)));
+      }
+    }
+  }
+}
+
+TEST(AnglesTest, PrecisionsDifferAtLargePositions) {
+  const std::vector<PositionPair> pairs = {{17, 30000}};
+  const std::vector<float> fp32 = BuildAngleTable(Rotary(AnglePrecision::kFloat32), pairs);
+  const std::vector<float> fp64 = BuildAngleTable(Rotary(AnglePrecision::kFloat64), pairs);
+  double largest = 0;
+  for (size_t i = 0; i < fp32.size(); ++i) {
+    largest = std::max(largest, std::abs(double{fp32[i]} - fp64[i]));
+  }
+  EXPECT_GT(largest, 1e-5);
+  EXPECT_LT(largest, 2e-3);
+}
+
+TEST(AnglesTest, SamePositionIsTheIdentity) {
+  const std::vector<PositionPair> pairs = {{777, 777}};
+  const std::vector<float> table = BuildAngleTable(Rotary(AnglePrecision::kFloat32), pairs);
+  for (size_t j = 0; j < 32; ++j) {
+    EXPECT_EQ(table[j], 1.0F);
+    EXPECT_EQ(table[32 + j], 0.0F);
+  }
+}
+
+TEST(AnglesTest, EmptyInputs) {
+  EXPECT_TRUE(BuildAngleTable(Rotary(AnglePrecision::kFloat32), {}).empty());
+  const std::vector<PositionPair> pairs = {{1, 2}};
+  EXPECT_TRUE(BuildAngleTable(RotaryDescriptor{}, pairs).empty());
+}
+
+}  // namespace
+}  // namespace semshare

@@ -1,0 +1,268 @@
+// Conformance of realign: every backend, every shape and layout, against fp64.
+#include <gtest/gtest.h>
+#include <sys/mman.h>
+
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "kernels/backend.h"
+#include "kernels/checks.h"
+#include "tests/kernels/backend_cases.h"
+#include "tests/kernels/realign_problem.h"
+
+namespace semshare {
+namespace {
+
+class BackendRealignTest : public BackendTest {
+ protected:
+  // Rows and angles in device memory, or in the host's.
+  void RunProblem(const RealignShape& shape, bool tables_on_device) {
+    SCOPED_TRACE(shape.Name());
+    const RealignProblem problem(shape);
+    const Buffer source = Upload(problem.source());
+    const Buffer destination = Upload(problem.blank());
+    const Buffer rows = Upload(problem.rows());
+    const Buffer angles = Upload(problem.angles());
+    RealignArgs args = problem.Args(source.span(), rows.span(), angles.span(), destination.span());
+    if (!tables_on_device) {
+      args.rows = HostSpan(problem.rows().data(), args.row_count);
+      args.angles =
+          HostSpan(problem.angles().data(), static_cast<int64_t>(problem.angles().size()));
+    }
+    ASSERT_EQ(backend_->SupportsRealign(args), absl::OkStatus());
+    ASSERT_EQ(backend_->EnqueueRealign(lane_, args), absl::OkStatus());
+    ASSERT_EQ(Finish(), absl::OkStatus());
+    const int64_t bytes = static_cast<int64_t>(problem.blank().size());
+    problem.Verify(Download<std::byte>(destination, bytes));
+  }
+
+  // One row of one head, [x0, x1] * angles; returns the row.
+  std::vector<std::byte> RunSmall(RealignArgs args, const std::vector<RealignRow>& rows,
+                                  const std::vector<std::byte>& source,
+                                  const std::vector<float>& angles) {
+    std::vector<std::byte> result(rows.size() * static_cast<size_t>(args.width) *
+                                  static_cast<size_t>(DtypeBytes(args.dtype)));
+    args.heads = 1;
+    args.rotary_width = args.width;
+    args.source = HostSpan(source.data(), static_cast<int64_t>(source.size()));
+    args.rows = HostSpan(rows.data(), static_cast<int64_t>(rows.size()));
+    args.row_count = static_cast<int64_t>(rows.size());
+    args.angles = HostSpan(angles.data(), static_cast<int64_t>(angles.size()));
+    args.angle_rows = static_cast<int64_t>(angles.size()) / args.width;
+    const MemorySpan out = HostSpan(result.data(), static_cast<int64_t>(result.size()));
+    args.destination = ContiguousView(out, 1, args.width, args.dtype);
+    EXPECT_EQ(backend_->EnqueueRealign(lane_, args), absl::OkStatus());
+    EXPECT_EQ(Finish(), absl::OkStatus());
+    return result;
+  }
+};
+
+TEST_P(BackendRealignTest, EveryShapeAndLayout) {
+  bool tables_on_device = false;
+  for (const RealignShape& shape : AllRealignShapes()) {
+    ASSERT_NO_FATAL_FAILURE(RunProblem(shape, tables_on_device));
+    tables_on_device = !tables_on_device;
+  }
+}
+
+TEST_P(BackendRealignTest, ManyRowsSplitOverThreads) {
+  RealignShape shape;
+  shape.dtype = Dtype::kBfloat16;
+  shape.heads = 8;
+  shape.width = shape.rotary_width = 128;
+  shape.tokens = 2500;
+  RunProblem(shape, true);
+}
+
+TEST_P(BackendRealignTest, NoRows) {
+  RealignShape shape;
+  shape.tokens = 0;
+  RunProblem(shape, false);
+}
+
+// Values around every rounding boundary of every exponent come out as the nearest even value.
+// The element 1 times the "cosine" v is v exactly, so the store's rounding is all that is left.
+TEST_P(BackendRealignTest, RoundsToNearestEven) {
+  constexpr int32_t kHalf = 64;  // whole vectors
+  std::vector<float> values;
+  const uint32_t patterns[] = {0,        1,        0x0FFF,   0x1000,   0x1001,   0x1FFF,
+                               0x2000,   0x2FFF,   0x3000,   0x3001,   0x7FFF,   0x8000,
+                               0x8001,   0xFFFF,   0x10000,  0x17FFF,  0x18000,  0x18001,
+                               0x400000, 0x7FEFFF, 0x7FF000, 0x7F7FFF, 0x7F8000, 0x7FFFFF};
+  for (uint32_t exponent = 0; exponent < 256; ++exponent) {
+    for (const uint32_t mantissa : patterns) {
+      for (const uint32_t sign : {0U, 1U}) {
+        values.push_back(std::bit_cast<float>(sign << 31 | exponent << 23 | mantissa));
+      }
+    }
+  }
+  values.resize((values.size() + kHalf - 1) / kHalf * kHalf);
+  const size_t row_count = values.size() / kHalf;
+  std::vector<float> angles;
+  std::vector<RealignRow> rows;
+  for (size_t row = 0; row < row_count; ++row) {
+    for (size_t j = 0; j < kHalf; ++j) angles.push_back(values[row * kHalf + j]);
+    angles.resize(angles.size() + kHalf);  // sines: 0
+    rows.push_back({0, 0, static_cast<int32_t>(row), static_cast<int64_t>(row)});
+  }
+  for (const Dtype dtype : {Dtype::kFloat16, Dtype::kBfloat16}) {
+    for (const RotaryPairing pairing : {RotaryPairing::kHalfSplit, RotaryPairing::kInterleaved}) {
+      RealignArgs args;
+      args.dtype = dtype;
+      args.pairing = pairing;
+      args.width = 2 * kHalf;
+      // x = 1, y = 0.
+      std::vector<uint16_t> source(2 * kHalf);
+      for (int32_t j = 0; j < kHalf; ++j) {
+        source[static_cast<size_t>(PairFirst(j, pairing))] =
+            dtype == Dtype::kFloat16 ? 0x3C00 : 0x3F80;
+      }
+      std::vector<std::byte> bytes(source.size() * 2);
+      std::memcpy(bytes.data(), source.data(), bytes.size());
+      const std::vector<std::byte> result = RunSmall(args, rows, bytes, angles);
+      for (size_t i = 0; i < values.size(); ++i) {
+        const size_t at = i / kHalf * 2 * kHalf +
+                          static_cast<size_t>(PairFirst(static_cast<int32_t>(i % kHalf), pairing));
+        uint16_t bits;
+        std::memcpy(&bits, &result[2 * at], sizeof(bits));
+        const uint16_t infinity = dtype == Dtype::kFloat16 ? 0x7C00 : 0x7F80;
+        const uint16_t quiet = dtype == Dtype::kFloat16 ? 0x0200 : 0x0040;
+        const float value = values[i];
+        if (std::isnan(value)) {
+          ASSERT_GT(bits & 0x7FFF, infinity) << value;
+          ASSERT_NE(bits & quiet, 0) << value;
+          continue;
+        }
+        const double rounded = RoundToDtype(value, dtype);
+        double actual;
+        if (dtype == Dtype::kBfloat16) {
+          actual = std::bit_cast<float>(static_cast<uint32_t>(bits) << 16);
+        } else {
+          const int exponent = (bits >> 10) & 31;
+          const int mantissa = bits & 1023;
+          actual = exponent == 31  ? std::numeric_limits<double>::infinity()
+                   : exponent == 0 ? std::ldexp(mantissa, -24)
+                                   : std::ldexp(1024 + mantissa, exponent - 25);
+          if ((bits & 0x8000) != 0) actual = -actual;
+        }
+        ASSERT_EQ(actual, rounded) << std::hexfloat << value;
+      }
+    }
+  }
+}
+
+// Float16 subnormals, infinities and NaN are read as what they are.
+TEST_P(BackendRealignTest, ReadsEveryFloat16) {
+  std::vector<uint16_t> source;
+  for (uint32_t bits = 0; bits < 0x10000; ++bits) source.push_back(static_cast<uint16_t>(bits));
+  constexpr int32_t kWidth = 64;
+  std::vector<std::byte> bytes(source.size() * 2);
+  std::memcpy(bytes.data(), source.data(), bytes.size());
+  std::vector<float> angles(kWidth);
+  std::fill_n(angles.begin(), kWidth / 2, 1.0F);
+  std::vector<RealignRow> rows;
+  for (int64_t row = 0; row < 0x10000 / kWidth; ++row) {
+    rows.push_back({row * kWidth * 2, 0, 0, row});
+  }
+  RealignArgs args;
+  args.dtype = Dtype::kFloat16;
+  args.width = kWidth;
+  const std::vector<std::byte> result = RunSmall(args, rows, bytes, angles);
+  for (uint32_t expected = 0; expected < 0x10000; ++expected) {
+    uint16_t actual;
+    std::memcpy(&actual, &result[expected * 2], sizeof(actual));
+    // x * 1 - y * 0 is NaN where y is no number.
+    if ((source[expected ^ (kWidth / 2)] & 0x7C00) == 0x7C00) continue;
+    if ((expected & 0x7FFF) > 0x7C00) {
+      ASSERT_GT(actual & 0x7FFF, 0x7C00) << expected;
+    } else if ((expected & 0x7FFF) != 0) {  // the sign of zero is not promised
+      ASSERT_EQ(actual, expected);
+    }
+  }
+}
+
+// Destination addresses beyond 2^31, by a stride over memory of which only two pages are touched.
+TEST_P(BackendRealignTest, OffsetsAboveTwoGiB) {
+  constexpr int64_t kStride = (int64_t{1} << 32) + 4096;
+  constexpr int64_t kBytes = kStride + 4096;
+  void* memory = mmap(nullptr, kBytes, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (memory == MAP_FAILED) GTEST_SKIP() << "no address space for a sparse mapping";
+  const std::vector<float> source = {1, 2, 3, 4, 5, 6, 7, 8};
+  const std::vector<float> angles = {0, 0, 1, 1};  // a quarter turn
+  const std::vector<RealignRow> rows = {{0, 0, -1, 0}, {0, 1, 0, 1}};
+  RealignArgs args;
+  args.heads = 1;
+  args.width = args.rotary_width = 4;
+  args.source = HostSpan(source.data(), 8);
+  args.rows = HostSpan(rows.data(), 2);
+  args.row_count = 2;
+  args.angles = HostSpan(angles.data(), 4);
+  args.angle_rows = 1;
+  args.destination = ContiguousView(HostSpan(static_cast<char*>(memory), kBytes), 1, 4, args.dtype);
+  args.destination.block_stride = kStride;
+  ASSERT_EQ(backend_->EnqueueRealign(lane_, args), absl::OkStatus());
+  ASSERT_EQ(Finish(), absl::OkStatus());
+  float row[4];
+  std::memcpy(row, memory, sizeof(row));
+  EXPECT_EQ(row[0], 1);
+  EXPECT_EQ(row[3], 4);
+  std::memcpy(row, static_cast<char*>(memory) + kStride, sizeof(row));
+  EXPECT_EQ(row[0], -7);
+  EXPECT_EQ(row[1], -8);
+  EXPECT_EQ(row[2], 5);
+  EXPECT_EQ(row[3], 6);
+  munmap(memory, kBytes);
+}
+
+TEST_P(BackendRealignTest, UnsupportedIsNotFailed) {
+  RealignArgs args;
+  args.heads = 1;
+  args.width = 4;
+  for (const Codec codec : {Codec::kFp8E4m3, Codec::kInt8}) {
+    args.codec = codec;
+    const absl::Status status = backend_->SupportsRealign(args);
+    EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
+    EXPECT_NE(status.message().find("supported: raw"), absl::string_view::npos) << status;
+    EXPECT_EQ(backend_->EnqueueRealign(lane_, args).code(), absl::StatusCode::kUnimplemented);
+  }
+  args.codec = Codec::kRaw;
+  args.dtype = static_cast<Dtype>(9);
+  const absl::Status status = backend_->EnqueueRealign(lane_, args);
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
+  EXPECT_NE(status.message().find("dtype 9"), absl::string_view::npos) << status;
+  args.dtype = Dtype::kFloat32;
+  args.width = kMaxWidth + 1;
+  EXPECT_EQ(backend_->SupportsRealign(args).code(), absl::StatusCode::kUnimplemented);
+  EXPECT_EQ(Finish(), absl::OkStatus());
+}
+
+// A bad row in host memory is refused at once; in device memory at once or in the event.
+TEST_P(BackendRealignTest, BadRowsAreRefused) {
+  RealignShape shape;
+  shape.tokens = 20;
+  const RealignProblem problem(shape);
+  const Buffer source = Upload(problem.source());
+  const Buffer destination = Upload(problem.blank());
+  const Buffer angles = Upload(problem.angles());
+  std::vector<RealignRow> rows = problem.rows();
+  rows[5].angle_row = 20;
+  RealignArgs args =
+      problem.Args(source.span(), HostSpan(rows.data(), 20), angles.span(), destination.span());
+  const absl::Status status = backend_->EnqueueRealign(lane_, args);
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_NE(status.message().find("rows[5].angle_row"), absl::string_view::npos) << status;
+  EXPECT_EQ(Finish(), absl::OkStatus());
+  const Buffer device_rows = Upload(rows);
+  args.rows = device_rows.span();
+  absl::Status late = backend_->EnqueueRealign(lane_, args);
+  if (late.ok()) late = Finish();
+  EXPECT_EQ(late.code(), absl::StatusCode::kInvalidArgument);
+}
+
+SEMSHARE_INSTANTIATE_BACKENDS(BackendRealignTest);
+
+}  // namespace
+}  // namespace semshare

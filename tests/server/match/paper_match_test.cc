@@ -1,0 +1,87 @@
+#include "server/match/paper_match.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <numeric>
+#include <random>
+
+#include "tests/server/match/backends.h"
+#include "tests/server/match/prompts.h"
+
+namespace semshare {
+namespace {
+
+using testing::ElementsAre;
+using testing::IsEmpty;
+
+TEST(PaperSimilarityTest, IsClipped) {
+  EXPECT_DOUBLE_EQ(PaperSimilarity(0, PaperOptions()), 1.0);
+  EXPECT_DOUBLE_EQ(PaperSimilarity(6, PaperOptions()), 0.8);
+  EXPECT_DOUBLE_EQ(PaperSimilarity(30, PaperOptions()), 0.0);
+  EXPECT_DOUBLE_EQ(PaperSimilarity(200, PaperOptions()), 0.0);
+}
+
+TEST(PaperScheduleTest, FallsToTheMandatoryTokens) {
+  const std::vector<int64_t> schedule = PaperSchedule(1000, 30, 20, PaperOptions());
+  ASSERT_EQ(schedule.size(), 30u);
+  EXPECT_EQ(schedule[0], 1000);
+  EXPECT_EQ(schedule[1], 790);
+  for (size_t l = 1; l < schedule.size(); ++l) EXPECT_LE(schedule[l], schedule[l - 1]);
+  EXPECT_EQ(schedule.back(), 20);
+  // 0.79 over 30 layers is the share that the paper's speed-up needs.
+  const double pairs =
+      static_cast<double>(std::accumulate(schedule.begin(), schedule.end(), int64_t{0}));
+  EXPECT_NEAR(pairs / 30000, 0.16, 0.01);
+  EXPECT_THAT(PaperSchedule(10, 2, 50, PaperOptions()), ElementsAre(10, 10));
+  EXPECT_THAT(PaperSchedule(10, 0, 5, PaperOptions()), IsEmpty());
+}
+
+class PaperAlignTest : public testing::TestWithParam<TestBackend> {
+ protected:
+  static constexpr int64_t kVocab = 500;
+  static constexpr int32_t kWidth = 64;
+
+  PaperAlignTest() {
+    std::mt19937_64 random(1);
+    std::vector<float> table(kVocab * kWidth);
+    for (float& value : table) {
+      value = static_cast<float>(static_cast<double>(random() >> 11) * 0x1p-52 - 1.0);
+    }
+    // Token 401 means nearly what 400 does.
+    for (int j = 0; j < kWidth; ++j) table[401 * kWidth + j] = table[400 * kWidth + j] * 1.01f;
+    space_ = *EmbeddingSpace::Create({kVocab, kWidth, 5}, table, DefaultTokenWeights(kVocab),
+                                     backend_.get());
+  }
+
+  std::unique_ptr<Backend> backend_ = NewTestBackend(GetParam());
+  std::unique_ptr<EmbeddingSpace> space_;
+};
+
+TEST_P(PaperAlignTest, EveryTokenButTheLastTakesItsNearest) {
+  Prompts prompts(2, 300);
+  const Ids source = prompts.Text(60);
+  Ids target = source;
+  target[30] = 401;
+  Ids stored = source;
+  stored[30] = 400;
+  const auto alignment = PaperAlign(target, stored, *space_);
+  ASSERT_TRUE(alignment.ok()) << alignment.status();
+  EXPECT_THAT(alignment->segments, ElementsAre(Segment{0, 0, 0, 30, SegmentKind::kExact},
+                                               Segment{30, 0, 30, 1, SegmentKind::kFuzzy},
+                                               Segment{31, 0, 31, 28, SegmentKind::kExact}));
+  EXPECT_EQ(alignment->matched_tokens, 59);
+  EXPECT_THAT(alignment->references, ElementsAre(0));
+}
+
+TEST_P(PaperAlignTest, TinyPromptsMatchNothing) {
+  EXPECT_THAT(PaperAlign(Ids{1}, Ids{1, 2}, *space_)->segments, IsEmpty());
+  EXPECT_THAT(PaperAlign(Ids{1, 2}, Ids(), *space_)->segments, IsEmpty());
+  EXPECT_FALSE(PaperAlign(Ids{9999, 1}, Ids{1, 2}, *space_).ok());
+}
+
+INSTANTIATE_TEST_SUITE_P(All, PaperAlignTest,
+                         testing::Values(TestBackend::kCpu, TestBackend::kLate), BackendName);
+
+}  // namespace
+}  // namespace semshare

@@ -1,0 +1,321 @@
+#include "tests/testing/late_backend.h"
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstring>
+#include <deque>
+#include <map>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/base/mutex.h"
+#include "kernels/base/status_macros.h"
+#include "kernels/checks.h"
+#include "kernels/cpu/checksum.h"
+#include "kernels/cpu/copy.h"
+#include "kernels/cpu/hamming.h"
+#include "kernels/cpu/memory.h"
+#include "kernels/cpu/operations.h"
+#include "kernels/cpu/project.h"
+#include "kernels/cpu/realign.h"
+#include "kernels/cpu/signature.h"
+#include "kernels/cpu/token_codes.h"
+#include "kernels/cpu/worker_pool.h"
+#include "kernels/lane_pool.h"
+#include "tests/testing/late_lane.h"
+
+namespace semshare {
+namespace {
+
+// Device memory: each allocation is one memfd, mapped twice. Thread-safe.
+class LateMemory : public std::enable_shared_from_this<LateMemory> {
+ public:
+  absl::StatusOr<Buffer> Allocate(int64_t bytes) {
+    const int fd = memfd_create("late_backend", MFD_CLOEXEC);
+    if (fd < 0) return absl::ResourceExhaustedError("memfd_create failed");
+    const size_t size = static_cast<size_t>(bytes);
+    void* device = MAP_FAILED;
+    void* work = MAP_FAILED;
+    if (ftruncate(fd, bytes) == 0) {
+      device = mmap(nullptr, size, PROT_NONE, MAP_SHARED, fd, 0);
+      work = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    }
+    close(fd);
+    if (device == MAP_FAILED || work == MAP_FAILED) {
+      if (device != MAP_FAILED) munmap(device, size);
+      return absl::ResourceExhaustedError(absl::StrCat("cannot map ", bytes, " bytes"));
+    }
+    std::memset(work, 0, size);
+    const MemorySpan span{reinterpret_cast<uintptr_t>(device), bytes, MemoryKind::kDevice};
+    {
+      MutexLock lock(&mutex_);
+      ranges_[span.address] = Range{reinterpret_cast<uintptr_t>(work), bytes};
+    }
+    return Buffer(span, [self = shared_from_this()](MemorySpan freed) { self->Free(freed); });
+  }
+
+  // True if operations can use the span: host memory, empty, or inside one allocation.
+  bool Contains(const MemorySpan& span) const {
+    uintptr_t address = 0;
+    return Find(span, address);
+  }
+
+  // The span at addresses that operations can use. A device span that is not allocated, or not any
+  // more, stops the process.
+  MemorySpan Resolve(const MemorySpan& span) const {
+    uintptr_t address = 0;
+    SEMSHARE_CHECK(Find(span, address));  // if not: memory was freed while work on it was pending
+    return MemorySpan{address, span.bytes, MemoryKind::kHost};
+  }
+
+ private:
+  struct Range {
+    uintptr_t work = 0;
+    int64_t bytes = 0;
+  };
+
+  bool Find(const MemorySpan& span, uintptr_t& address) const {
+    address = span.address;
+    if (span.kind == MemoryKind::kHost || span.bytes == 0) return true;
+    MutexLock lock(&mutex_);
+    auto range = ranges_.upper_bound(span.address);
+    if (range == ranges_.begin()) return false;
+    --range;
+    const uintptr_t offset = span.address - range->first;
+    const uintptr_t bytes = static_cast<uintptr_t>(range->second.bytes);
+    address = range->second.work + offset;
+    return span.bytes > 0 && offset <= bytes &&
+           static_cast<uintptr_t>(span.bytes) <= bytes - offset;
+  }
+
+  void Free(const MemorySpan& span) {
+    uintptr_t work = 0;
+    {
+      MutexLock lock(&mutex_);
+      const auto range = ranges_.find(span.address);
+      SEMSHARE_CHECK(range != ranges_.end());
+      work = range->second.work;
+      ranges_.erase(range);
+    }
+    munmap(reinterpret_cast<void*>(work), static_cast<size_t>(span.bytes));
+    munmap(reinterpret_cast<void*>(span.address), static_cast<size_t>(span.bytes));
+  }
+
+  mutable Mutex mutex_;
+  std::map<uintptr_t, Range> ranges_ ABSL_GUARDED_BY(mutex_);  // by device address
+};
+
+// Statuses to be returned instead of doing something. Thread-safe.
+class Faults {
+ public:
+  void Add(LateOp op, absl::Status status) {
+    SEMSHARE_CHECK(!status.ok());
+    MutexLock lock(&mutex_);
+    faults_[op].push_back(std::move(status));
+  }
+
+  // The next one for `op`, which is used up, or OK.
+  absl::Status Take(LateOp op) {
+    MutexLock lock(&mutex_);
+    const auto found = faults_.find(op);
+    if (found == faults_.end() || found->second.empty()) return absl::OkStatus();
+    absl::Status status = std::move(found->second.front());
+    found->second.pop_front();
+    return status;
+  }
+
+ private:
+  Mutex mutex_;
+  std::map<LateOp, std::deque<absl::Status>> faults_ ABSL_GUARDED_BY(mutex_);
+};
+
+class LateLane final : public Lane::Impl {
+ public:
+  explicit LateLane(std::shared_ptr<LateLaneCore> core) : core_(std::move(core)) {}
+  LateLaneCore& core() { return *core_; }
+
+ private:
+  const std::shared_ptr<LateLaneCore> core_;
+};
+
+LateLaneCore& CoreOf(Lane& lane) { return static_cast<LateLane*>(lane.impl())->core(); }
+
+class LateBackendImpl final : public LateBackend {
+ public:
+  explicit LateBackendImpl(const LateBackendOptions& options) {
+    std::vector<std::unique_ptr<Lane::Impl>> lanes;
+    for (int i = 0; i < options.lanes; ++i) {
+      cores_.push_back(std::make_shared<LateLaneCore>(options.delay));
+      cores_.back()->Start();
+      lanes.push_back(std::make_unique<LateLane>(cores_.back()));
+    }
+    lanes_ = std::make_shared<LanePool>(std::move(lanes));
+  }
+
+  ~LateBackendImpl() override {
+    for (const std::shared_ptr<LateLaneCore>& core : cores_) core->Stop();
+  }
+
+  void FailNext(LateOp op, absl::Status status) override { failures_.Add(op, std::move(status)); }
+  void RefuseNext(LateOp op, absl::Status status) override { refusals_.Add(op, std::move(status)); }
+  void HoldWork() override { SetHeld(true); }
+  void ReleaseWork() override { SetHeld(false); }
+  int64_t allocations() const override { return allocations_->load(); }
+  int64_t allocated_bytes() const override { return allocated_bytes_->load(); }
+
+  const BackendInfo& info() const override { return info_; }
+
+  absl::StatusOr<Buffer> Allocate(MemoryKind kind, int64_t bytes) override {
+    SEMSHARE_RETURN_IF_ERROR(TakeAny(LateOp::kAllocate));
+    if (bytes < 1) return absl::InvalidArgumentError("bytes: expected at least 1");
+    SEMSHARE_ASSIGN_OR_RETURN(Buffer buffer, kind == MemoryKind::kDevice
+                                                 ? memory_->Allocate(bytes)
+                                                 : AllocateHostMemory(kind, bytes));
+    allocations_->fetch_add(1);
+    allocated_bytes_->fetch_add(bytes);
+    const MemorySpan span = buffer.span();
+    // Wrapped once more, so that freeing is counted.
+    auto owned = std::make_shared<Buffer>(std::move(buffer));
+    return Buffer(span, [owned = std::move(owned), count = allocated_bytes_](MemorySpan freed) {
+      *owned = Buffer();
+      count->fetch_sub(freed.bytes);
+    });
+  }
+
+  absl::StatusOr<Lane> AcquireLane(absl::Duration timeout) override {
+    SEMSHARE_RETURN_IF_ERROR(TakeAny(LateOp::kAcquireLane));
+    SEMSHARE_ASSIGN_OR_RETURN(Lane lane, lanes_->Acquire(timeout));
+    CoreOf(lane).EnqueueReset();
+    return lane;
+  }
+
+  absl::Status SupportsRealign(const RealignArgs& args) const override {
+    return SupportsRawRealign(args);
+  }
+
+  absl::Status EnqueueCopy(Lane& lane, MemorySpan destination, MemorySpan source) override {
+    SEMSHARE_RETURN_IF_ERROR(refusals_.Take(LateOp::kCopy));
+    SEMSHARE_RETURN_IF_ERROR(CheckCopy(destination, source));
+    SEMSHARE_RETURN_IF_ERROR(CheckAllocated({destination, source}));
+    Enqueue(lane, LateOp::kCopy, [this, destination, source] {
+      Copy(memory_->Resolve(destination), memory_->Resolve(source), pool_);
+      return absl::OkStatus();
+    });
+    return absl::OkStatus();
+  }
+
+  absl::Status EnqueueRealign(Lane& lane, const RealignArgs& args) override {
+    SEMSHARE_RETURN_IF_ERROR(SupportsRealign(args));
+    return EnqueueChecked(lane, LateOp::kRealign, args, &CheckRealign, &Realign);
+  }
+  absl::Status EnqueueProject(Lane& lane, const ProjectArgs& args) override {
+    return EnqueueChecked(lane, LateOp::kProject, args, &CheckProject, &Project);
+  }
+  absl::Status EnqueueSignature(Lane& lane, const SignatureArgs& args) override {
+    return EnqueueChecked(lane, LateOp::kSignature, args, &CheckSignature, &Signature);
+  }
+  absl::Status EnqueueHammingTopK(Lane& lane, const HammingTopKArgs& args) override {
+    return EnqueueChecked(lane, LateOp::kHammingTopK, args, &CheckHammingTopK, &HammingTopK);
+  }
+  absl::Status EnqueueTokenCodes(Lane& lane, const TokenCodesArgs& args) override {
+    return EnqueueChecked(lane, LateOp::kTokenCodes, args, &CheckTokenCodes, &TokenCodes);
+  }
+  absl::Status EnqueueNearestCode(Lane& lane, const NearestCodeArgs& args) override {
+    return EnqueueChecked(lane, LateOp::kNearestCode, args, &CheckNearestCode, &NearestCode);
+  }
+
+  absl::Status EnqueueChecksum(Lane& lane, absl::Span<const MemorySpan> spans,
+                               MemorySpan digests) override {
+    SEMSHARE_RETURN_IF_ERROR(refusals_.Take(LateOp::kChecksum));
+    SEMSHARE_RETURN_IF_ERROR(CheckChecksum(spans, digests));
+    SEMSHARE_RETURN_IF_ERROR(CheckAllocated(spans));
+    std::vector<MemorySpan> list(spans.begin(), spans.end());
+    Enqueue(lane, LateOp::kChecksum, [this, list = std::move(list), digests]() mutable {
+      for (MemorySpan& span : list) span = memory_->Resolve(span);
+      Checksum(list, ArrayOf<uint64_t>(digests), pool_);
+      return absl::OkStatus();
+    });
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<Event> Record(Lane& lane) override {
+    SEMSHARE_RETURN_IF_ERROR(TakeAny(LateOp::kRecord));
+    return CoreOf(lane).Record();
+  }
+
+ private:
+  absl::Status TakeAny(LateOp op) {
+    SEMSHARE_RETURN_IF_ERROR(refusals_.Take(op));
+    return failures_.Take(op);
+  }
+
+  void SetHeld(bool held) {
+    for (const std::shared_ptr<LateLaneCore>& core : cores_) core->SetHeld(held);
+  }
+
+  absl::Status CheckAllocated(absl::Span<const MemorySpan> spans) const {
+    for (const MemorySpan& span : spans) {
+      if (!memory_->Contains(span)) {
+        return absl::InvalidArgumentError("a device span is not memory of this backend");
+      }
+    }
+    return absl::OkStatus();
+  }
+
+  // Queues `work`, or the failure that was ordered for it.
+  void Enqueue(Lane& lane, LateOp op, LateLaneCore::Work work) {
+    absl::Status failure = failures_.Take(op);
+    if (!failure.ok()) work = [failure] { return failure; };
+    CoreOf(lane).Enqueue(std::move(work));
+  }
+
+  // Checks what the host can see now, and everything when the work runs: tables in device memory
+  // can be checked only then.
+  template <typename Args>
+  absl::Status EnqueueChecked(Lane& lane, LateOp op, const Args& args,
+                              absl::Status (*check)(const Args&),
+                              void (*run)(const Args&, WorkerPool&)) {
+    SEMSHARE_RETURN_IF_ERROR(refusals_.Take(op));
+    SEMSHARE_RETURN_IF_ERROR(check(args));
+    bool allocated = true;
+    Resolve(args, [this, &allocated](const MemorySpan& span) {
+      allocated = allocated && memory_->Contains(span);
+      return span;
+    });
+    if (!allocated) return CheckAllocated({MemorySpan{0, -1, MemoryKind::kDevice}});
+    Enqueue(lane, op, [this, args, check, run] {
+      const Args resolved =
+          Resolve(args, [this](const MemorySpan& span) { return memory_->Resolve(span); });
+      SEMSHARE_RETURN_IF_ERROR(check(resolved));
+      run(resolved, pool_);
+      return absl::OkStatus();
+    });
+    return absl::OkStatus();
+  }
+
+  const BackendInfo info_{"late", "CPU behind a queue"};
+  // All below provide their own synchronization.
+  const std::shared_ptr<LateMemory> memory_ = std::make_shared<LateMemory>();
+  // Shared with the buffers.
+  const std::shared_ptr<std::atomic<int64_t>> allocations_ =
+      std::make_shared<std::atomic<int64_t>>(0);
+  const std::shared_ptr<std::atomic<int64_t>> allocated_bytes_ =
+      std::make_shared<std::atomic<int64_t>>(0);
+  Faults failures_;
+  Faults refusals_;
+  WorkerPool pool_{1};                                // no threads: operations run in their lane's
+  std::vector<std::shared_ptr<LateLaneCore>> cores_;  // constant after construction
+  std::shared_ptr<LanePool> lanes_;                   // constant after construction
+};
+
+}  // namespace
+
+std::unique_ptr<LateBackend> NewLateBackend(const LateBackendOptions& options) {
+  SEMSHARE_CHECK(options.lanes >= 1);
+  return std::make_unique<LateBackendImpl>(options);
+}
+
+}  // namespace semshare

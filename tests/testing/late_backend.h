@@ -1,0 +1,72 @@
+// LateBackend: a Backend for tests that behaves as a device does, on any machine.
+//
+//  - Work runs late, on another thread: each lane has its own. An operation runs once somebody
+//    waits for an event after it, or `delay` after it was enqueued. An operation reads caller-owned
+//    memory when it runs, so memory that is freed or changed too early is found (by
+//    AddressSanitizer and ThreadSanitizer).
+//  - "Device" memory cannot be touched by the host: its addresses are a PROT_NONE mapping, and the
+//    operations work on a second mapping of the same pages. A host that dereferences them crashes.
+//    Freeing device memory while work on it is pending stops the process when that work runs.
+//  - Faults can be injected, and allocations are counted.
+//
+// The operations themselves are the CPU's. The destructor first runs all pending work, held or not.
+//
+// Thread-safe, as every Backend; a Lane belongs to one thread at a time.
+#ifndef SEMSHARE_TESTS_TESTING_LATE_BACKEND_H_
+#define SEMSHARE_TESTS_TESTING_LATE_BACKEND_H_
+
+#include <cstdint>
+#include <memory>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "kernels/backend.h"
+
+namespace semshare {
+
+enum class LateOp {
+  kAllocate,
+  kAcquireLane,
+  kRecord,
+  kCopy,
+  kRealign,
+  kProject,
+  kSignature,
+  kHammingTopK,
+  kTokenCodes,
+  kNearestCode,
+  kChecksum,
+};
+
+struct LateBackendOptions {
+  int lanes = 4;
+  // Infinite: work runs only when it is waited for, so nothing depends on time.
+  absl::Duration delay = absl::Milliseconds(1);
+};
+
+class LateBackend : public Backend {
+ public:
+  // The next operation of this kind fails when its turn comes: its outputs stay untouched, later
+  // work of its lane is skipped until the lane is acquired again, and events after it return
+  // `status`. kAllocate, kAcquireLane and kRecord have no later: they return it at once. Several
+  // calls for one kind fail as many operations, in order. REQUIRES: status is not OK.
+  virtual void FailNext(LateOp op, absl::Status status) = 0;
+
+  // The next call for this kind returns `status` and queues nothing. REQUIRES: status is not OK.
+  virtual void RefuseNext(LateOp op, absl::Status status) = 0;
+
+  // Until ReleaseWork, no work starts, not even work that is waited for.
+  virtual void HoldWork() = 0;
+  virtual void ReleaseWork() = 0;
+
+  // Successful calls of Allocate so far.
+  virtual int64_t allocations() const = 0;
+  // Bytes of device and host memory that are allocated now.
+  virtual int64_t allocated_bytes() const = 0;
+};
+
+std::unique_ptr<LateBackend> NewLateBackend(const LateBackendOptions& options = {});
+
+}  // namespace semshare
+
+#endif  // SEMSHARE_TESTS_TESTING_LATE_BACKEND_H_
