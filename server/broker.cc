@@ -16,10 +16,11 @@ absl::Status BrokerOptions::Validate() const {
   if (lease_timeout_ms <= 0 || lease_memory_ms < 0 || upload_timeout_ms <= 0) {
     return absl::InvalidArgumentError("lease and upload times must be positive");
   }
-  if (!(default_kl_target > 0) || !(default_minimum_gain >= 1)) {
+  if (!(default_kl_target > 0) || !(default_minimum_gain >= 0)) {
     return absl::InvalidArgumentError(
-        "default_kl_target must be positive and default_minimum_gain at least 1");
+        "default_kl_target must be positive and default_minimum_gain not negative");
   }
+  if (!(sigma_limit >= 0)) return absl::InvalidArgumentError("sigma_limit must not be negative");
   if (!(minimum_coverage >= 0 && minimum_coverage <= 1) || minimum_match_tokens < 1) {
     return absl::InvalidArgumentError(
         "minimum_coverage must be in 0..1 and minimum_match_tokens positive");
@@ -83,9 +84,9 @@ absl::StatusOr<bool> Broker::HasModel(std::string_view tenant, std::string_view 
 }
 
 absl::StatusOr<RegisterResult> Broker::RegisterModel(std::string_view tenant,
-                                                     ModelRegistration registration) {
+                                                     const ModelRegistration& registration) {
   SEMSHARE_RETURN_IF_ERROR(CheckOpen());
-  absl::StatusOr<RegisterResult> result = models_.Register(tenant, std::move(registration));
+  absl::StatusOr<RegisterResult> result = models_.Register(tenant, registration);
   if (absl::IsFailedPrecondition(result.status())) ++metrics_.probe_failures;
   return result;
 }
@@ -111,7 +112,7 @@ absl::Status Broker::Maintain() {
   dropped.clear();
   RemoveExpired(now);
   chunks_->TrimToWatermark();
-  const absl::Status status = chunks_->CollectGarbage();
+  absl::Status status = chunks_->CollectGarbage();
   if (!status.ok()) ++metrics_.maintenance_errors;
   return status;
 }

@@ -41,8 +41,9 @@ struct BrokerOptions {
   int64_t lease_timeout_ms = 30000;
   int64_t lease_memory_ms = 600000;   // how long an ended lease is remembered
   int64_t upload_timeout_ms = 30000;  // between BeginPut and WriteKv
+  double sigma_limit = 0.3;           // of the sentinels (PlanRequest); 0: no gate
   double default_kl_target = 0.01;    // nats, first token
-  double default_minimum_gain = 1.2;  // predicted prefill over predicted reuse
+  double default_minimum_gain = 1.2;  // predicted prefill over predicted reuse; 0: no cost gate
   double minimum_coverage = 0.1;      // share of the target that a match must cover
   int64_t minimum_match_tokens = 64;
   bool allow_fuzzy = false;  // the tenant's policy for MATCH_MODE_FUZZY
@@ -168,7 +169,7 @@ class Broker {
   // --- models ---
   absl::StatusOr<bool> HasModel(std::string_view tenant, std::string_view fingerprint) const;
   absl::StatusOr<RegisterResult> RegisterModel(std::string_view tenant,
-                                               ModelRegistration registration);
+                                               const ModelRegistration& registration);
   std::vector<ModelPtr> ListModels(std::string_view tenant) const;
 
   // --- puts ---

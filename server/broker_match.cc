@@ -245,6 +245,7 @@ Plan Broker::PlanFor(const Model& model, const FindRequest& request, const Found
   plan.kl_target = request.kl_target > 0 ? request.kl_target : options_.default_kl_target;
   plan.question_tokens = QuestionTokens(request);
   plan.importance = importance;
+  plan.sigma_limit = options_.sigma_limit;
   plan.seed = found.references[0]->manifest.id.low;
   return MakePlan(found.alignment, plan);
 }

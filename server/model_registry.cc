@@ -142,7 +142,7 @@ absl::StatusOr<ModelPtr> ModelRegistry::Build(std::string_view tenant, ModelInfo
 }
 
 absl::StatusOr<RegisterResult> ModelRegistry::Register(std::string_view tenant,
-                                                       ModelRegistration registration) {
+                                                       const ModelRegistration& registration) {
   MutexLock registering(&register_mutex_);
   SEMSHARE_ASSIGN_OR_RETURN(const double probe_error,
                             CheckProbe(registration.info, registration.probe));

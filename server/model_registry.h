@@ -52,7 +52,8 @@ class ModelRegistry {
 
   // Checks the probe and, for a new model, the table; stores it durably. FAILED_PRECONDITION: the
   // probe or a digest disagrees. RESOURCE_EXHAUSTED: too many models or too much memory.
-  absl::StatusOr<RegisterResult> Register(std::string_view tenant, ModelRegistration registration);
+  absl::StatusOr<RegisterResult> Register(std::string_view tenant,
+                                          const ModelRegistration& registration);
 
   // NOT_FOUND if this tenant has not registered the fingerprint.
   absl::StatusOr<ModelPtr> Find(std::string_view tenant, std::string_view fingerprint) const;

@@ -56,9 +56,9 @@ void AppendTokens(absl::Span<const uint32_t> token_ids, ByteWriter* writer) {
 
 std::string Id128::ToBytes() const {
   std::string bytes(16, '\0');
-  for (int i = 0; i < 8; ++i) {
-    bytes[static_cast<size_t>(i)] = static_cast<char>(high >> (56 - 8 * i));
-    bytes[static_cast<size_t>(8 + i)] = static_cast<char>(low >> (56 - 8 * i));
+  for (size_t i = 0; i < 8; ++i) {
+    bytes[i] = static_cast<char>(high >> (56 - 8 * i));
+    bytes[8 + i] = static_cast<char>(low >> (56 - 8 * i));
   }
   return bytes;
 }

@@ -17,9 +17,9 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "kernels/base/mutex.h"
 #include "kernels/base/status_macros.h"
 #include "storage/disk_tier.h"
+#include "storage/flush_group.h"
 
 namespace semshare {
 namespace {
@@ -169,7 +169,7 @@ class RocksDbTier final : public DiskTier {
     rocksdb::WriteOptions options;
     options.disableWAL = table == DiskTable::kChunks;
     options.sync = !options.disableWAL;
-    const absl::Status status = FromRocksDb(db_->Write(options, batch), What(operation, table));
+    absl::Status status = FromRocksDb(db_->Write(options, batch), What(operation, table));
     // Damage that a write runs into is not damage of the data being written.
     if (absl::IsDataLoss(status)) return absl::UnavailableError(status.message());
     return status;
@@ -184,13 +184,7 @@ class RocksDbTier final : public DiskTier {
   const std::unique_ptr<rocksdb::DB> db_;
   const std::vector<rocksdb::ColumnFamilyHandle*> handles_;
 
-  Mutex mutex_;
-  CondVar flushed_;
-  // Flushes are numbered from 1; one runs at a time.
-  int64_t started_ ABSL_GUARDED_BY(mutex_) = 0;
-  int64_t finished_ ABSL_GUARDED_BY(mutex_) = 0;
-  // Of the flush that finished last.
-  absl::Status flush_status_ ABSL_GUARDED_BY(mutex_);
+  FlushGroup flushes_;
 };
 
 rocksdb::Status RocksDbTier::RunFlush(int64_t number) {
@@ -206,24 +200,10 @@ rocksdb::Status RocksDbTier::RunFlush(int64_t number) {
 }
 
 absl::Status RocksDbTier::FlushChunks() {
-  int64_t number = 0;
-  {
-    const MutexLock lock(&mutex_);
-    // The flush that runs now, if any, may have begun before the caller's Put. The next one covers
-    // every caller that waits here; the first of them to wake runs it for all.
-    const int64_t wanted = started_ + 1;
-    while (finished_ < wanted && started_ != finished_) flushed_.Wait(&mutex_);
-    if (finished_ >= wanted) return flush_status_;
-    number = ++started_;
-  }
-  const absl::Status status = FromRocksDb(RunFlush(number), "flush of chunks");
-  const absl::Status result =
-      absl::IsDataLoss(status) ? absl::UnavailableError(status.message()) : status;
-  const MutexLock lock(&mutex_);
-  finished_ = number;
-  flush_status_ = result;
-  flushed_.NotifyAll();
-  return result;
+  return flushes_.Flush([this](int64_t number) {
+    const absl::Status status = FromRocksDb(RunFlush(number), "flush of chunks");
+    return absl::IsDataLoss(status) ? absl::UnavailableError(status.message()) : status;
+  });
 }
 
 absl::Status RocksDbTier::ScanEntries(

@@ -44,7 +44,7 @@ void Drain(grpc::CompletionQueue* queue) {
 
 // What was attempted goes in front of gRPC's own message.
 absl::Status Describe(const std::string& method, const grpc::Status& status) {
-  const absl::Status plain = FromGrpcStatus(status);
+  absl::Status plain = FromGrpcStatus(status);
   if (plain.ok()) return plain;
   return absl::Status(plain.code(),
                       absl::StrCat(method.substr(method.rfind('/') + 1), ": ", plain.message()));

@@ -21,10 +21,6 @@ constexpr double kFaithfulShare = 0.20;
 constexpr double kCheckedKeepShare = 0.06;
 constexpr int kCheckLayer = 2;  // ranking here beats ranking at layer 1; deeper is no better
 constexpr int64_t kSentinels = 32;
-// Mean sigma of the sentinels above which a worker falls back. On SmolLM2-135M, sound reuse stays
-// at .006 to .06; rows that have nothing to do with their place are at .45 and above. A coarse gate
-// against wrong rows, not yet a predictor of KL.
-constexpr double kSigmaLimit = 0.3;
 
 // A maximal contiguous stretch of source. Rows of other tokens (fuzzy) are stretches of their own:
 // what follows them has lost its context as after an unmatched token.
@@ -314,7 +310,7 @@ void PlanBuilder::AddSentinels() {
   }
   if (plan_.sentinels.empty()) return;
   plan_.sentinel_layer = layer;
-  plan_.sigma_limit = kSigmaLimit;
+  plan_.sigma_limit = request_.sigma_limit;
 }
 
 // Computed (token, layer) pairs over all pairs. Rows of layer l exist once l - 1 is computed, so a

@@ -23,6 +23,10 @@ struct PlanRequest {
   Preset preset = Preset::kAuto;
   double kl_target = 0.01;  // nats, first token
   int64_t question_tokens = 20;
+  // Mean sigma of the sentinels above which a worker falls back; 0: no gate. On SmolLM2-135M sound
+  // reuse stays at .006 to .06; rows that have nothing to do with their place are at .45 and above.
+  // A coarse gate against wrong rows, not yet a predictor of KL.
+  double sigma_limit = 0.3;
   // Importance of each target token, carried over from the sources by the alignment (0 where
   // unmatched), or empty: not stored.
   absl::Span<const float> importance;

@@ -38,8 +38,11 @@ ABSL_FLAG(int64_t, stop_grace_ms, semshare::ServerOptions().stop_grace_ms,
           "Time for calls in flight when the process is told to stop.");
 ABSL_FLAG(double, kl_target, semshare::ServerOptions().broker.default_kl_target,
           "KL of the first token, in nats, that a caller accepts who does not say.");
+ABSL_FLAG(
+    double, sigma_limit, semshare::ServerOptions().broker.sigma_limit,
+    "Mean deviation of the sentinel tokens above which a worker falls back; 0: no such gate.");
 ABSL_FLAG(double, minimum_gain, semshare::ServerOptions().broker.default_minimum_gain,
-          "Predicted prefill over predicted reuse below which a match is a miss.");
+          "Predicted prefill over predicted reuse below which a match is a miss; 0: no such gate.");
 ABSL_FLAG(bool, allow_fuzzy, semshare::ServerOptions().broker.allow_fuzzy,
           "Whether callers may ask for MATCH_MODE_FUZZY.");
 ABSL_FLAG(bool, log_json, semshare::ServerOptions().log_json, "Log lines as JSON.");
@@ -71,6 +74,7 @@ absl::StatusOr<ServerOptions> OptionsFromFlags(int argc, char** argv) {
   options.broker.lease_timeout_ms = absl::GetFlag(FLAGS_lease_timeout_ms);
   options.broker.upload_timeout_ms = absl::GetFlag(FLAGS_upload_timeout_ms);
   options.broker.default_kl_target = absl::GetFlag(FLAGS_kl_target);
+  options.broker.sigma_limit = absl::GetFlag(FLAGS_sigma_limit);
   options.broker.default_minimum_gain = absl::GetFlag(FLAGS_minimum_gain);
   options.broker.allow_fuzzy = absl::GetFlag(FLAGS_allow_fuzzy);
   SEMSHARE_RETURN_IF_ERROR(options.Validate());

@@ -1,78 +1,78 @@
 #include "server/ops/http_server.h"
 
-#include <civetweb.h>
+#include <httplib.h>
 
+#include <memory>
+#include <thread>
 #include <utility>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "kernels/base/status_macros.h"
 
 namespace semshare {
 namespace {
 
+constexpr size_t kThreads = 2;
+constexpr int kTimeoutSeconds = 5;
+constexpr char kText[] = "text/plain; version=0.0.4";
+
 class HttpServerImpl final : public HttpServer {
  public:
-  explicit HttpServerImpl(HttpHandlers handlers) : handlers_(std::move(handlers)) {}
+  explicit HttpServerImpl(HttpHandlers handlers) : handlers_(std::move(handlers)) {
+    server_.new_task_queue = [] { return new httplib::ThreadPool(kThreads); };
+    server_.set_read_timeout(kTimeoutSeconds);
+    server_.set_write_timeout(kTimeoutSeconds);
+    server_.set_keep_alive_max_count(1);
+    // One process owns the port: httplib's default lets a second one share it unseen.
+    server_.set_socket_options([](socket_t) {});
+    server_.Get("/metrics", [this](const httplib::Request&, httplib::Response& response) {
+      response.set_content(handlers_.metrics(), kText);
+    });
+    server_.Get("/healthz", [](const httplib::Request&, httplib::Response& response) {
+      response.set_content("ok\n", kText);
+    });
+    server_.Get("/readyz", [this](const httplib::Request&, httplib::Response& response) {
+      const bool ready = handlers_.ready();
+      response.status = ready ? 200 : 503;
+      response.set_content(ready ? "ready\n" : "not ready\n", kText);
+    });
+  }
+
   ~HttpServerImpl() override {
-    if (context_ != nullptr) mg_stop(context_);
+    server_.stop();
+    if (thread_.joinable()) thread_.join();
   }
 
   absl::Status Start(const std::string& listen) {
-    const char* options[] = {"listening_ports",    listen.c_str(), "num_threads", "2",
-                             "request_timeout_ms", "5000",         nullptr};
-    // civetweb's own error page crashes in some builds, so errors are answered here.
-    mg_callbacks callbacks = {};
-    callbacks.http_error = &HttpServerImpl::Error;
-    context_ = mg_start(&callbacks, nullptr, options);
-    if (context_ == nullptr) {
-      return absl::UnavailableError(absl::StrCat("can't listen on ", listen));
+    const size_t colon = listen.rfind(':');
+    int port = 0;
+    if (colon == std::string::npos || !absl::SimpleAtoi(listen.substr(colon + 1), &port)) {
+      return absl::InvalidArgumentError(absl::StrCat("not HOST:PORT: ", listen));
     }
-    mg_set_request_handler(context_, "/metrics$", &HttpServerImpl::Metrics, this);
-    mg_set_request_handler(context_, "/healthz$", &HttpServerImpl::Health, this);
-    mg_set_request_handler(context_, "/readyz$", &HttpServerImpl::Ready, this);
-    mg_server_port port = {};
-    if (mg_get_server_ports(context_, 1, &port) < 1) {
-      return absl::UnavailableError("the metrics port is unknown");
+    std::string host = listen.substr(0, colon);
+    address_ = host;
+    if (host.size() > 2 && host.front() == '[') host = host.substr(1, host.size() - 2);
+    if (port == 0) {
+      port = server_.bind_to_any_port(host);
+    } else if (!server_.bind_to_port(host, port)) {
+      port = -1;
     }
-    address_ = listen.substr(0, listen.rfind(':')) + ":" + std::to_string(port.port);
+    if (port < 0) return absl::UnavailableError(absl::StrCat("can't listen on ", listen));
+    absl::StrAppend(&address_, ":", port);
+    thread_ = std::thread([this] { server_.listen_after_bind(); });
+    // stop() does nothing before the loop runs, and the destructor would wait for ever.
+    while (!server_.is_running()) std::this_thread::yield();
     return absl::OkStatus();
   }
 
   const std::string& address() const override { return address_; }
 
  private:
-  static int Answer(mg_connection* connection, int code, const char* type,
-                    const std::string& body) {
-    const std::string answer =
-        absl::StrCat("HTTP/1.1 ", code, " ", mg_get_response_code_text(connection, code),
-                     "\r\nContent-Type: ", type, "\r\nContent-Length: ", body.size(),
-                     "\r\nConnection: close\r\n\r\n", body);
-    mg_write(connection, answer.data(), answer.size());
-    return code;
-  }
-
-  static int Error(mg_connection* connection, int code, const char*) {
-    Answer(connection, code, "text/plain", "");
-    return 0;
-  }
-
-  static int Metrics(mg_connection* connection, void* self) {
-    return Answer(connection, 200, "text/plain; version=0.0.4",
-                  static_cast<HttpServerImpl*>(self)->handlers_.metrics());
-  }
-
-  static int Health(mg_connection* connection, void*) {
-    return Answer(connection, 200, "text/plain", "ok\n");
-  }
-
-  static int Ready(mg_connection* connection, void* self) {
-    const bool ready = static_cast<HttpServerImpl*>(self)->handlers_.ready();
-    return Answer(connection, ready ? 200 : 503, "text/plain", ready ? "ready\n" : "not ready\n");
-  }
-
   const HttpHandlers handlers_;
-  mg_context* context_ = nullptr;
+  httplib::Server server_;
   std::string address_;
+  std::thread thread_;
 };
 
 }  // namespace

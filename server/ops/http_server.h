@@ -1,4 +1,4 @@
-// HttpServer: /metrics, /healthz and /readyz over HTTP (civetweb).
+// HttpServer: /metrics, /healthz and /readyz over HTTP (cpp-httplib).
 //
 // Thread-safe. Owns its threads; stops when destroyed.
 #ifndef SEMSHARE_SERVER_OPS_HTTP_SERVER_H_

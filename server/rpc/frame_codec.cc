@@ -110,8 +110,11 @@ absl::Status DecodeField(SliceReader* reader, ReceivedFrame* received) {
     case kLengthDelimited: {
       SEMSHARE_ASSIGN_OR_RETURN(const uint64_t bytes, reader->Varint());
       SEMSHARE_ASSIGN_OR_RETURN(std::vector<std::string_view> pieces, reader->Take(bytes));
-      if (field == kPayloadField) received->pieces = std::move(pieces);
-      if (field != 1) return absl::OkStatus();
+      if (field == kPayloadField) {
+        received->pieces = std::move(pieces);
+        return absl::OkStatus();
+      }
+      if (field != 1) return absl::OkStatus();  // unknown: a newer client
       if (bytes > kMaxUploadIdBytes) return SliceReader::Malformed();
       received->upload_id.clear();
       for (const std::string_view piece : pieces) received->upload_id += piece;

@@ -150,7 +150,7 @@ absl::Status RegisterStream::Take() {
 absl::Status RegisterStream::Register() {
   if (!has_spec_) return absl::InvalidArgumentError("spec: the stream was empty");
   SEMSHARE_ASSIGN_OR_RETURN(const RegisterResult result,
-                            broker_->RegisterModel(kDefaultTenant, std::move(registration_)));
+                            broker_->RegisterModel(kDefaultTenant, registration_));
   response_->set_created(result.created);
   response_->set_probe_error(result.probe_error);
   return absl::OkStatus();

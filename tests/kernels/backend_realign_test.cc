@@ -2,15 +2,14 @@
 #include <gtest/gtest.h>
 #include <sys/mman.h>
 
-#include <bit>
-#include <cmath>
+#include <algorithm>
 #include <cstring>
-#include <limits>
 
 #include "kernels/backend.h"
 #include "kernels/checks.h"
 #include "tests/kernels/backend_cases.h"
 #include "tests/kernels/realign_problem.h"
+#include "tests/kernels/rounding_problem.h"
 
 namespace semshare {
 namespace {
@@ -82,73 +81,13 @@ TEST_P(BackendRealignTest, NoRows) {
   RunProblem(shape, false);
 }
 
-// Values around every rounding boundary of every exponent come out as the nearest even value.
-// The element 1 times the "cosine" v is v exactly, so the store's rounding is all that is left.
 TEST_P(BackendRealignTest, RoundsToNearestEven) {
-  constexpr int32_t kHalf = 64;  // whole vectors
-  std::vector<float> values;
-  const uint32_t patterns[] = {0,        1,        0x0FFF,   0x1000,   0x1001,   0x1FFF,
-                               0x2000,   0x2FFF,   0x3000,   0x3001,   0x7FFF,   0x8000,
-                               0x8001,   0xFFFF,   0x10000,  0x17FFF,  0x18000,  0x18001,
-                               0x400000, 0x7FEFFF, 0x7FF000, 0x7F7FFF, 0x7F8000, 0x7FFFFF};
-  for (uint32_t exponent = 0; exponent < 256; ++exponent) {
-    for (const uint32_t mantissa : patterns) {
-      for (const uint32_t sign : {0U, 1U}) {
-        values.push_back(std::bit_cast<float>(sign << 31 | exponent << 23 | mantissa));
-      }
-    }
-  }
-  values.resize((values.size() + kHalf - 1) / kHalf * kHalf);
-  const size_t row_count = values.size() / kHalf;
-  std::vector<float> angles;
-  std::vector<RealignRow> rows;
-  for (size_t row = 0; row < row_count; ++row) {
-    for (size_t j = 0; j < kHalf; ++j) angles.push_back(values[row * kHalf + j]);
-    angles.resize(angles.size() + kHalf);  // sines: 0
-    rows.push_back({0, 0, static_cast<int32_t>(row), static_cast<int64_t>(row)});
-  }
   for (const Dtype dtype : {Dtype::kFloat16, Dtype::kBfloat16}) {
     for (const RotaryPairing pairing : {RotaryPairing::kHalfSplit, RotaryPairing::kInterleaved}) {
-      RealignArgs args;
-      args.dtype = dtype;
-      args.pairing = pairing;
-      args.width = 2 * kHalf;
-      // x = 1, y = 0.
-      std::vector<uint16_t> source(2 * kHalf);
-      for (int32_t j = 0; j < kHalf; ++j) {
-        source[static_cast<size_t>(PairFirst(j, pairing))] =
-            dtype == Dtype::kFloat16 ? 0x3C00 : 0x3F80;
-      }
-      std::vector<std::byte> bytes(source.size() * 2);
-      std::memcpy(bytes.data(), source.data(), bytes.size());
-      const std::vector<std::byte> result = RunSmall(args, rows, bytes, angles);
-      for (size_t i = 0; i < values.size(); ++i) {
-        const size_t at = i / kHalf * 2 * kHalf +
-                          static_cast<size_t>(PairFirst(static_cast<int32_t>(i % kHalf), pairing));
-        uint16_t bits;
-        std::memcpy(&bits, &result[2 * at], sizeof(bits));
-        const uint16_t infinity = dtype == Dtype::kFloat16 ? 0x7C00 : 0x7F80;
-        const uint16_t quiet = dtype == Dtype::kFloat16 ? 0x0200 : 0x0040;
-        const float value = values[i];
-        if (std::isnan(value)) {
-          ASSERT_GT(bits & 0x7FFF, infinity) << value;
-          ASSERT_NE(bits & quiet, 0) << value;
-          continue;
-        }
-        const double rounded = RoundToDtype(value, dtype);
-        double actual;
-        if (dtype == Dtype::kBfloat16) {
-          actual = std::bit_cast<float>(static_cast<uint32_t>(bits) << 16);
-        } else {
-          const int exponent = (bits >> 10) & 31;
-          const int mantissa = bits & 1023;
-          actual = exponent == 31  ? std::numeric_limits<double>::infinity()
-                   : exponent == 0 ? std::ldexp(mantissa, -24)
-                                   : std::ldexp(1024 + mantissa, exponent - 25);
-          if ((bits & 0x8000) != 0) actual = -actual;
-        }
-        ASSERT_EQ(actual, rounded) << std::hexfloat << value;
-      }
+      RoundingProblem problem(dtype, pairing);
+      ASSERT_EQ(backend_->EnqueueRealign(lane_, problem.Args()), absl::OkStatus());
+      ASSERT_EQ(Finish(), absl::OkStatus());
+      ASSERT_NO_FATAL_FAILURE(problem.Verify());
     }
   }
 }

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <optional>
+#include <thread>
 #include <vector>
 
 namespace semshare {
@@ -15,6 +16,10 @@ constexpr LateBackendOptions kOnlyWhenWaited{2, absl::InfiniteDuration()};
 
 class LateBackendTest : public testing::Test {
  protected:
+  // Death tests start anew: a fork of a process with threads cannot start threads under
+  // ThreadSanitizer.
+  static void SetUpTestSuite() { testing::FLAGS_gtest_death_test_style = "threadsafe"; }
+
   absl::Status CopyFromDevice(MemorySpan device, std::vector<int32_t>& to) {
     return backend_->EnqueueCopy(lane_, HostSpan(to.data(), static_cast<int64_t>(to.size())),
                                  device);

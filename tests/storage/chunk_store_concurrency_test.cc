@@ -17,7 +17,6 @@ namespace semshare::testing {
 namespace {
 
 constexpr int64_t kSmall = 64 << 10;
-constexpr int64_t kQuarter = kSuperblockBytes / 4;
 
 // Holds up one kind of disk operation until it is opened.
 class Gate {

@@ -20,8 +20,8 @@ extern char** environ;
 namespace semshare::testing {
 namespace {
 
-constexpr int kRounds = 12;
-constexpr int kMaxLines = 30;
+constexpr int kRounds = 8;
+constexpr int kMaxLines = 20;
 
 enum class Fate { kPut, kDeleting, kDeleted };
 
@@ -89,7 +89,7 @@ int RunAndKill(const std::string& path, uint64_t first, std::mt19937_64* random,
     ++lines;
   }
   // Some work of varying length, so that the moment lies anywhere between two lines.
-  volatile uint64_t spin = (*random)() % 30000000;
+  volatile uint64_t spin = (*random)() % 3000000;
   while (spin > 0) spin = spin - 1;
   const int status = child.Kill();
   EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) << "the child ended by itself";

@@ -140,7 +140,7 @@ TEST(RocksDbTierTest, PrefixScans) {
 TEST(RocksDbTierTest, ScanOfManyChunks) {
   const TempDir dir;
   const auto tier = OpenTier(dir.path());
-  constexpr int kCount = 20000;
+  constexpr int kCount = 9000;
   const std::string small = "x";
   for (int version = 0; version < 2; ++version) {
     std::vector<DiskEntry> entries;
@@ -169,7 +169,7 @@ TEST(RocksDbTierTest, ConcurrentFlushes) {
   std::vector<std::thread> threads;
   for (int t = 0; t < 4; ++t) {
     threads.emplace_back([&tier, t] {
-      for (int i = 0; i < 40; ++i) {
+      for (int i = 0; i < 20; ++i) {
         EXPECT_TRUE(Put(tier.get(), DiskTable::kChunks, absl::StrCat(t, "-", i), Value(i)).ok());
         EXPECT_TRUE(tier->FlushChunks().ok());
         EXPECT_TRUE(Put(tier.get(), DiskTable::kCatalog, absl::StrCat(t, "-", i), "m").ok());
@@ -177,8 +177,8 @@ TEST(RocksDbTierTest, ConcurrentFlushes) {
     });
   }
   for (std::thread& thread : threads) thread.join();
-  EXPECT_EQ(Keys(tier.get(), DiskTable::kChunks, "").size(), 160U);
-  EXPECT_EQ(Keys(tier.get(), DiskTable::kCatalog, "").size(), 160U);
+  EXPECT_EQ(Keys(tier.get(), DiskTable::kChunks, "").size(), 80U);
+  EXPECT_EQ(Keys(tier.get(), DiskTable::kCatalog, "").size(), 80U);
   // Flushing chunks starts a log file each time; they must not pile up.
   int logs = 0;
   for (const auto& file : std::filesystem::directory_iterator(dir.path())) {

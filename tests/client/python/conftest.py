@@ -60,6 +60,10 @@ def start_server(binary: str, folder: Path) -> tuple[subprocess.Popen[bytes], Pa
             f"--data_dir={folder / 'data'}",
             f"--device_memory_bytes={1 << 28}",
             f"--address_file={address_file}",
+            # Models here are so small that reuse never pays; it must still be right.
+            "--minimum_gain=0",
+            # Random weights carry no meaning, so every move looks like a wrong row.
+            "--sigma_limit=0",
         ],
         stdout=log,
         stderr=subprocess.STDOUT,

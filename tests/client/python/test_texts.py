@@ -164,8 +164,8 @@ def test_sentences_keep_abbreviated_names_and_quotes() -> None:
 def test_chat_prompt_is_the_template() -> None:
     prompt = ChatPrompt("S", "D", "Q")
     assert prompt.text() == (
-        "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nD\n\nQ<|im_end|>\n"
-        "<|im_start|>assistant\n"
+        "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nD\n\nEnd of the document.\n\n"
+        "Question: Q\nAnswer in one sentence.<|im_end|>\n<|im_start|>assistant\n"
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers.utils.logging import disable_progress_bar
 
 from semshare.client import BrokerError, Client
 from semshare.eval.measure import Measurement, MeasureOptions, Pair, Preset, measure_pair
@@ -97,7 +98,10 @@ def _run(options: argparse.Namespace, progress: Progress) -> None:
             client.server_info()
         except BrokerError as error:
             raise StoreError(f"no broker answers at {options.address}: {error}") from error
-        from semshare.hf import CachedModel, load_model  # Loads Transformers, which takes seconds.
+        from semshare.hf import CachedModel, load_model
+
+        if not progress.live:
+            disable_progress_bar()  # Transformers' own, which is for terminals too.
 
         with progress.step(f"loading {options.model}"):
             model, tokenizer = load_model(options.model)

@@ -26,6 +26,11 @@ class Progress:
         self._live = self._stream.isatty()
         self._dirty = False
 
+    @property
+    def live(self) -> bool:
+        """Whether somebody watches on a terminal."""
+        return self._live
+
     def __call__(self, text: str) -> None:
         """Says what begins now."""
         if self._live:

@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any
 
 import torch
+from transformers.utils.logging import disable_progress_bar
 
 from semshare.client import BrokerError, Client
 from semshare.eval.prefill import FullPrefill
@@ -122,7 +123,10 @@ def _run(options: argparse.Namespace, progress: Progress) -> None:
 
 def _load(options: argparse.Namespace, progress: Progress) -> tuple[FullPrefill, Any]:
     """The model, warmed up, and its tokenizer."""
-    from semshare.hf import load_model  # Loads Transformers, which takes seconds.
+    from semshare.hf import load_model
+
+    if not progress.live:
+        disable_progress_bar()  # Transformers' own, which is for terminals too.
 
     with progress.step(f"loading {options.model} (the first time takes longest)"):
         model, tokenizer = load_model(options.model)

@@ -140,7 +140,8 @@ def summary_row(answered: Answered) -> list[str]:
         f"{each.recomputed_share:.1%}",
         f"{each.with_s:.2f} s",
         f"{each.without_s:.2f} s",
-        f"{each.speed_up:.1f}x",
+        # A miss is a full prefill on both sides: their ratio is noise.
+        "-" if each.kind == "miss" else f"{each.speed_up:.1f}x",
         format_kl(each.kl_first),
     ]
 

@@ -25,10 +25,14 @@ class ChatPrompt:
     question: str
 
     def text(self) -> str:
-        """The prompt up to where the assistant begins to speak."""
+        """The prompt up to where the assistant begins to speak.
+
+        Without a word that the document has ended, a small model goes on writing it.
+        """
         return (
             f"<|im_start|>system\n{self.system}<|im_end|>\n"
-            f"<|im_start|>user\n{self.document}\n\n{self.question}<|im_end|>\n"
+            f"<|im_start|>user\n{self.document}\n\nEnd of the document.\n\n"
+            f"Question: {self.question}\nAnswer in one sentence.<|im_end|>\n"
             "<|im_start|>assistant\n"
         )
 

@@ -21,48 +21,48 @@ _CATALOG: dict[str, tuple[str, str, tuple[str, str]]] = {
         "tide_station.txt",
         "The Skerrow Tide Station: Keeper's Handbook",
         (
-            "Question: How deep is the gauge well, and when was it blasted?",
-            "Question: What must be emptied first when the sea reaches 5.80 metres?",
+            "What is the purpose of the station?",
+            "What was the highest water ever measured, and when?",
         ),
     ),
     "gpl-3": (
         "GPL-3",
         "GNU General Public License, version 3",
         (
-            "Question: What does this license guarantee to the users of a program?",
-            "Question: What does it say about warranty and patents?",
+            "What does this license guarantee to the users of a program?",
+            "What does it say about warranty and patents?",
         ),
     ),
     "gfdl-1.3": (
         "GFDL-1.3",
         "GNU Free Documentation License, version 1.3",
         (
-            "Question: What is an invariant section?",
-            "Question: When may a modified version be distributed?",
+            "What is an invariant section?",
+            "When may a modified version be distributed?",
         ),
     ),
     "lgpl-2.1": (
         "LGPL-2.1",
         "GNU Lesser General Public License, version 2.1",
         (
-            "Question: Why is it called the Lesser license?",
-            "Question: May a program that uses the library be sold?",
+            "Why is it called the Lesser license?",
+            "May a program that uses the library be sold?",
         ),
     ),
     "mpl-2.0": (
         "MPL-2.0",
         "Mozilla Public License, version 2.0",
         (
-            "Question: What is a larger work?",
-            "Question: Which patents does a contributor license?",
+            "What is a larger work?",
+            "Which patents does a contributor license?",
         ),
     ),
     "apache-2.0": (
         "Apache-2.0",
         "Apache License, version 2.0",
         (
-            "Question: What must a redistribution contain?",
-            "Question: What happens to the patent license of someone who sues?",
+            "What must a redistribution contain?",
+            "What happens to the patent license of someone who sues?",
         ),
     ),
 }
