@@ -50,6 +50,9 @@ _semshare_main() {
     fi
   done
   export PATH
+  # Model threads that spin while they wait would take the broker's core.
+  OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}
+  export OMP_WAIT_POLICY
   [ -z "$_semshare_missing" ] && return 0
   echo "semshare: not there yet:$_semshare_missing" >&2
   echo "  $_semshare_root/deploy/quickstart.sh installs and builds them; then source this again" >&2

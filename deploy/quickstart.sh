@@ -35,7 +35,9 @@ main() {
   heading "Running the scenario on a real model (3 of 3)"
   rm -rf "$data_dir"
   # The model is in a package; nothing is to be fetched from a hub.
-  HF_HUB_OFFLINE=1 "$semshare_venv/bin/python" -u -m semshare.quickstart \
+  # Model threads that spin while they wait would take the broker's core.
+  OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE} HF_HUB_OFFLINE=1 \
+    "$semshare_venv/bin/python" -u -m semshare.quickstart \
     --semshared "$semshared" --semsharectl "$semsharectl" --data_dir "$data_dir" "$@"
 }
 
