@@ -21,6 +21,9 @@ absl::Status BrokerOptions::Validate() const {
         "default_kl_target must be positive and default_minimum_gain not negative");
   }
   if (!(sigma_limit >= 0)) return absl::InvalidArgumentError("sigma_limit must not be negative");
+  if (!(maximum_recomputed_share > 0)) {
+    return absl::InvalidArgumentError("maximum_recomputed_share must be positive");
+  }
   if (!(minimum_coverage >= 0 && minimum_coverage <= 1) || minimum_match_tokens < 1) {
     return absl::InvalidArgumentError(
         "minimum_coverage must be in 0..1 and minimum_match_tokens positive");

@@ -45,6 +45,9 @@ struct BrokerOptions {
   double default_kl_target = 0.01;    // nats, first token
   double default_minimum_gain = 1.2;  // predicted prefill over predicted reuse; 0: no cost gate
   double minimum_coverage = 0.1;      // share of the target that a match must cover
+  // Above this predicted share an approximate match is a miss: a few shared phrases of unrelated
+  // prompts would cost fidelity and save nothing.
+  double maximum_recomputed_share = 0.75;
   int64_t minimum_match_tokens = 64;
   bool allow_fuzzy = false;  // the tenant's policy for MATCH_MODE_FUZZY
   absl::Status Validate() const;

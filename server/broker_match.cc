@@ -256,6 +256,13 @@ absl::StatusOr<FindResult> Broker::Finish(ModelPtr model, std::string_view tenan
   MatchResult result;
   result.kind = KindOf(found.alignment, Summarize(found.alignment, tokens), request.mode);
   result.plan = PlanFor(*model, request, found);
+  // An exact prefix costs no fidelity, and the paper's mode has a trigger of its own.
+  const bool approximate =
+      result.kind != ResultKind::kExactPrefix && result.kind != ResultKind::kSemShareKv;
+  if (approximate && result.plan.recomputed_share > options_.maximum_recomputed_share) {
+    return Miss(NoMatchReason::kLowCoverage,
+                absl::StrCat("a share of ", result.plan.recomputed_share, " would be recomputed"));
+  }
   result.transfer_bytes = found.alignment.matched_tokens * model->layout().token_bytes();
   result.predicted =
       PredictCost(request.cost, tokens, result.plan.recomputed_share, result.transfer_bytes);

@@ -11,7 +11,7 @@
 namespace semshare {
 namespace {
 
-constexpr int64_t kChunkTokens = 64;
+constexpr int64_t kChunkTokens = 32;
 constexpr int64_t kBlockTokens = 16;
 constexpr std::byte kSentinel{0xA5};
 
@@ -83,15 +83,15 @@ std::vector<RealignShape> AllRealignShapes() {
     int32_t width, begin, rotary;
   };
   // 6: fewer pairs than a small vector; 10, 20 and 44: a vector and a rest; 0: no rotation.
-  const Range ranges[] = {{64, 0, 64}, {128, 0, 128}, {80, 0, 20}, {96, 32, 44},
-                          {24, 2, 10}, {6, 0, 6},     {3, 1, 2},   {64, 0, 0}};
+  const Range ranges[] = {{64, 0, 64}, {80, 0, 20}, {96, 32, 44}, {24, 2, 10},
+                          {6, 0, 6},   {3, 1, 2},   {64, 0, 0}};
   std::vector<RealignShape> shapes;
   for (const Dtype dtype : {Dtype::kFloat32, Dtype::kFloat16, Dtype::kBfloat16}) {
     for (const RotaryPairing pairing : {RotaryPairing::kHalfSplit, RotaryPairing::kInterleaved}) {
       for (const Range& range : ranges) {
         for (int layout = 0; layout <= static_cast<int>(TestLayout::kReversed); ++layout) {
-          shapes.push_back({dtype, pairing, range.width == 24 ? 1 : 3, range.width, range.begin,
-                            range.rotary, static_cast<TestLayout>(layout), 70});
+          shapes.push_back({dtype, pairing, range.width == 24 ? 1 : 2, range.width, range.begin,
+                            range.rotary, static_cast<TestLayout>(layout), 40});
         }
       }
     }
@@ -192,7 +192,7 @@ void RealignProblem::MakeRows() {
     row.chunk_offset = token / kChunkTokens * chunk_bytes_;
     row.chunk_token = static_cast<int32_t>(token % kChunkTokens);
     row.angle_row = static_cast<int32_t>((token * 7) % shape_.tokens);
-    if (token % 30 >= 20) row.angle_row = -1;  // runs of copied rows
+    if (token % 20 >= 12) row.angle_row = -1;  // runs of copied rows
     row.slot = token % 11 == 3 ? -1 - token : slots[static_cast<size_t>(token)];
     rows_.push_back(row);
   }

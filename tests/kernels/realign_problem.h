@@ -32,7 +32,7 @@ struct RealignShape {
   int32_t rotary_begin = 0;
   int32_t rotary_width = 64;
   TestLayout layout = TestLayout::kContiguous;
-  int64_t tokens = 70;
+  int64_t tokens = 40;
 
   std::string Name() const;
 };

@@ -345,6 +345,16 @@ TEST_P(BrokerTest, CostGateMakesAMiss) {
   EXPECT_TRUE(harness_.Match(find).ok());
 }
 
+// Two prompts that share a passage of a fifth: found, but not worth its price.
+TEST_P(BrokerTest, LittleInCommonIsAMiss) {
+  ASSERT_TRUE(harness_.Store(harness_.Put(document_)).ok());
+  const Ids target = Concat(RandomIds(480, 40), Slice(document_, 100, 220));
+  const auto result = broker().FindMatch(kTenant, harness_.Find(target));
+  ASSERT_TRUE(result.ok());
+  ASSERT_TRUE(std::holds_alternative<NoMatch>(*result));
+  EXPECT_EQ(std::get<NoMatch>(*result).reason, NoMatchReason::kLowCoverage);
+}
+
 TEST_P(BrokerTest, ModesAreChecked) {
   ASSERT_TRUE(harness_.Store(harness_.Put(document_)).ok());
   FindRequest find = harness_.Find(document_);

@@ -130,7 +130,7 @@ def run_here(
     if not hasattr(broker, "server_info"):
         monkeypatch.setattr(broker, "server_info", lambda: None, raising=False)
     monkeypatch.setattr(cli, "Client", Here)
-    monkeypatch.setattr("semshare.hf.load_model", lambda name: tiny)
+    monkeypatch.setattr(cli, "load_model", lambda name: tiny)
     return cli.main(["--address", "here", "--model", "tiny", "--store", "here", *arguments])
 
 

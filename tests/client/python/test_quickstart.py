@@ -224,7 +224,7 @@ def here(
     monkeypatch.setattr(cli, "Client", HereClient)
     monkeypatch.setattr(scenario, "DOCUMENT_TOKENS", 900)
     monkeypatch.setattr(scenario, "ANSWER_TOKENS", 3)
-    monkeypatch.setattr("semshare.hf.load_model", lambda name: tiny)
+    monkeypatch.setattr(cli, "load_model", lambda name: tiny)
     binary = script(tmp_path / "semshared", "#!/bin/sh\n")
     ctl = script(tmp_path / "semsharectl", '#!/bin/sh\necho "references: one $*"\n')
     arguments = ["--semshared", str(binary), "--semsharectl", str(ctl)]

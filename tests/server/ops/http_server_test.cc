@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <string>
 
 #include "gmock/gmock.h"
@@ -39,9 +40,9 @@ std::string Get(const std::string& address, const std::string& path) {
 }
 
 TEST(HttpServerTest, ServesMetricsHealthAndReadiness) {
-  bool ready = true;
+  std::atomic<bool> ready = true;
   const auto server = HttpServer::Start(
-      "127.0.0.1:0", {[] { return std::string("metric 1\n"); }, [&ready] { return ready; }});
+      "127.0.0.1:0", {[] { return std::string("metric 1\n"); }, [&ready] { return ready.load(); }});
   ASSERT_TRUE(server.ok()) << server.status();
   EXPECT_THAT(Get((*server)->address(), "/metrics"), HasSubstr("metric 1\n"));
   EXPECT_THAT(Get((*server)->address(), "/healthz"), StartsWith("HTTP/1.1 200"));

@@ -23,6 +23,7 @@ from semshare.eval.store import (
     store_here,
     store_in_subprocess,
 )
+from semshare.hf import CachedModel, load_model
 
 __all__ = ["evaluate", "main"]
 
@@ -98,8 +99,6 @@ def _run(options: argparse.Namespace, progress: Progress) -> None:
             client.server_info()
         except BrokerError as error:
             raise StoreError(f"no broker answers at {options.address}: {error}") from error
-        from semshare.hf import CachedModel, load_model
-
         if not progress.live:
             disable_progress_bar()  # Transformers' own, which is for terminals too.
 

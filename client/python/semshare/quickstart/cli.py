@@ -19,6 +19,7 @@ from semshare.client import BrokerError, Client
 from semshare.eval.prefill import FullPrefill
 from semshare.eval.progress import Progress
 from semshare.eval.report import format_kl, format_table
+from semshare.hf import CachedModel, load_model
 from semshare.quickstart.daemon import Daemon, DaemonError
 from semshare.quickstart.scenario import (
     SEED,
@@ -123,8 +124,6 @@ def _run(options: argparse.Namespace, progress: Progress) -> None:
 
 def _load(options: argparse.Namespace, progress: Progress) -> tuple[FullPrefill, Any]:
     """The model, warmed up, and its tokenizer."""
-    from semshare.hf import load_model
-
     if not progress.live:
         disable_progress_bar()  # Transformers' own, which is for terminals too.
 
@@ -140,8 +139,6 @@ def _ask_all(
     client: Client, full: FullPrefill, tokenizer: Any, progress: Progress
 ) -> list[Answered]:
     """Stores the document and asks every prompt; prints each, then all in a table."""
-    from semshare.hf import CachedModel
-
     pairs = make_pairs(tokenizer)
     reference = list(tokenizer(pairs[0].reference, add_special_tokens=False).input_ids)
     cached = CachedModel(full.model, client)
@@ -193,8 +190,6 @@ def _ask_again(
     client: Client, full: FullPrefill, tokenizer: Any, before: Answered, progress: Progress
 ) -> None:
     """Asks one prompt of a restarted broker; raises `QuickstartError` if it has forgotten."""
-    from semshare.hf import CachedModel
-
     cached = CachedModel(full.model, client)
     ids = list(tokenizer(before.pair.target, add_special_tokens=False).input_ids)
     with progress.step(f"asking again: {before.pair.title}"):
