@@ -23,7 +23,7 @@ struct Id128 {
   uint64_t high = 0;
   uint64_t low = 0;
 
-  auto operator<=>(const Id128&) const = default;
+  auto operator<=>(const Id128&) const = default;  // NOLINT(modernize-use-nullptr)
   bool empty() const { return high == 0 && low == 0; }
 
   // 16 bytes, big endian, so that byte order is the order of the ids.
