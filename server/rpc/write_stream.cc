@@ -24,14 +24,20 @@ grpc::ByteBuffer ToByteBuffer(const google::protobuf::MessageLite& message) {
 
 WriteStream::WriteStream(Broker* broker, Executor* executor, grpc::ByteBuffer* response)
     : broker_(broker), executor_(executor), response_(response) {
-  StartRead(&message_);
+  ReadNext();
 }
 
 WriteStream::~WriteStream() {
   if (upload_ != nullptr) ++broker_->metrics().puts_dropped;
 }
 
+void WriteStream::ReadNext() {
+  turns_.fetch_add(1, std::memory_order_release);
+  StartRead(&message_);
+}
+
 void WriteStream::OnReadDone(bool ok) {
+  turns_.load(std::memory_order_acquire);
   if (!ok) {
     Finish(
         ToGrpcStatus(absl::InvalidArgumentError("the stream ended without a frame that commits")));
@@ -40,7 +46,7 @@ void WriteStream::OnReadDone(bool ok) {
   executor_->Submit([this] {
     const absl::StatusOr<bool> committed = Work();
     if (committed.ok() && !*committed) {
-      StartRead(&message_);
+      ReadNext();
     } else {
       Finish(ToGrpcStatus(committed.status()));
     }
@@ -81,14 +87,20 @@ absl::StatusOr<bool> WriteStream::Work() {
 RegisterStream::RegisterStream(Broker* broker, Executor* executor,
                                v1::RegisterModelResponse* response)
     : broker_(broker), executor_(executor), response_(response) {
+  ReadNext();
+}
+
+void RegisterStream::ReadNext() {
+  turns_.fetch_add(1, std::memory_order_release);
   StartRead(&message_);
 }
 
 void RegisterStream::OnReadDone(bool ok) {
+  turns_.load(std::memory_order_acquire);
   executor_->Submit([this, ok] {
     const absl::Status status = ok ? Take() : Register();
     if (ok && status.ok()) {
-      StartRead(&message_);
+      ReadNext();
     } else {
       Finish(ToGrpcStatus(status));
     }
