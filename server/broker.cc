@@ -10,11 +10,15 @@ namespace semshare {
 absl::Status BrokerOptions::Validate() const {
   SEMSHARE_RETURN_IF_ERROR(limits.Validate());
   SEMSHARE_RETURN_IF_ERROR(chunks.Validate());
+  SEMSHARE_RETURN_IF_ERROR(regions.Validate());
   if (model_memory_bytes <= 0) {
     return absl::InvalidArgumentError("model_memory_bytes must be positive");
   }
   if (lease_timeout_ms <= 0 || lease_memory_ms < 0 || upload_timeout_ms <= 0) {
     return absl::InvalidArgumentError("lease and upload times must be positive");
+  }
+  if (max_lease_ms < lease_timeout_ms) {
+    return absl::InvalidArgumentError("max_lease_ms must not be below lease_timeout_ms");
   }
   if (!(default_kl_target > 0) || !(default_minimum_gain >= 0)) {
     return absl::InvalidArgumentError(
@@ -38,7 +42,9 @@ Broker::Broker(const BrokerOptions& options, Backend* backend, DiskTier* disk,
       disk_(disk),
       clock_(std::move(clock)),
       models_(backend, disk, std::move(parser), options.limits, options.model_memory_bytes),
-      leases_(options.limits.max_leases, options.lease_timeout_ms, options.lease_memory_ms),
+      regions_(options.regions),
+      leases_(options.limits.max_leases, options.lease_timeout_ms, options.max_lease_ms,
+              options.lease_memory_ms),
       open_uploads_(std::make_shared<std::atomic<int64_t>>(0)) {}
 
 Broker::~Broker() = default;

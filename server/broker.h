@@ -28,6 +28,7 @@
 #include "server/match/planner.h"
 #include "server/metrics.h"
 #include "server/model_registry.h"
+#include "server/transport/region_table.h"
 #include "server/upload.h"
 #include "storage/catalog.h"
 #include "storage/chunk_store.h"
@@ -37,8 +38,10 @@ namespace semshare {
 struct BrokerOptions {
   Limits limits;
   ChunkStoreOptions chunks;
+  RegionLimits regions;
   int64_t model_memory_bytes = int64_t{4} << 30;
   int64_t lease_timeout_ms = 30000;
+  int64_t max_lease_ms = 600000;      // streams do not extend a lease beyond this
   int64_t lease_memory_ms = 600000;   // how long an ended lease is remembered
   int64_t upload_timeout_ms = 30000;  // between BeginPut and WriteKv
   double sigma_limit = 0.3;           // of the sentinels (PlanRequest); 0: no gate
@@ -147,6 +150,7 @@ struct BrokerStats {
   int64_t disk_bytes = 0;
   int64_t leases = 0;
   int64_t uploads = 0;
+  RegionTable::Stats regions;
   bool draining = false;
 };
 
@@ -167,6 +171,8 @@ class Broker {
   Backend* backend() const { return backend_; }
   MemorySpan arena() const { return chunks_->arena(); }
   Metrics& metrics() { return metrics_; }
+  // Memory that workers of this host share.
+  RegionTable* regions() { return &regions_; }
   int64_t now_ms() const { return clock_(); }
 
   // --- models ---
@@ -256,7 +262,7 @@ class Broker {
   absl::StatusOr<FindResult> Finish(ModelPtr model, std::string_view tenant,
                                     const FindRequest& request, Found found);
   absl::StatusOr<std::shared_ptr<MatchLease>> PinMatch(ModelPtr model, std::string_view tenant,
-                                                       Found found);
+                                                       int64_t target_tokens, Found found);
   FindResult Miss(NoMatchReason reason, std::string detail);
 
   // broker_admin.cc
@@ -276,6 +282,7 @@ class Broker {
   ModelRegistry models_;
   std::unique_ptr<ChunkStore> chunks_;
   std::unique_ptr<Catalog> catalog_;
+  RegionTable regions_;
   LeaseTable leases_;
   std::atomic<bool> draining_{false};
 

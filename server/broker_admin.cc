@@ -167,6 +167,7 @@ BrokerStats Broker::Stats() const {
   stats.chunks = chunks_->stats();
   stats.disk_bytes = disk_->BytesUsed();
   stats.leases = leases_.active();
+  stats.regions = regions_.stats();
   stats.draining = draining();
   MutexLock lock(&mutex_);
   stats.uploads = static_cast<int64_t>(uploads_.size()) + open_uploads_->load();

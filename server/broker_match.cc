@@ -276,7 +276,7 @@ absl::StatusOr<FindResult> Broker::Finish(ModelPtr model, std::string_view tenan
   }
   const int64_t matched = found.alignment.matched_tokens;
   absl::StatusOr<std::shared_ptr<MatchLease>> lease =
-      PinMatch(std::move(model), tenant, std::move(found));
+      PinMatch(std::move(model), tenant, tokens, std::move(found));
   if (!lease.ok()) {
     return Miss(NoMatchReason::kChunksUnavailable, lease.status().ToString());
   }
@@ -294,13 +294,15 @@ absl::StatusOr<FindResult> Broker::Finish(ModelPtr model, std::string_view tenan
 }
 
 absl::StatusOr<std::shared_ptr<MatchLease>> Broker::PinMatch(ModelPtr model,
-                                                             std::string_view tenant, Found found) {
+                                                             std::string_view tenant,
+                                                             int64_t target_tokens, Found found) {
   auto lease = std::make_shared<MatchLease>();
   lease->id = RandomId();
   lease->tenant = std::string(tenant);
   lease->model = std::move(model);
   lease->references = std::move(found.references);
   lease->segments = std::move(found.alignment.segments);
+  lease->target_tokens = target_tokens;
   lease->matched_tokens = found.alignment.matched_tokens;
   for (const ReferencePtr& reference : lease->references) {
     lease->chunk_offsets.emplace_back(reference->manifest.chunks.size(), -1);

@@ -21,6 +21,10 @@ ABSL_FLAG(int64_t, model_memory_bytes, semshare::ServerOptions().broker.model_me
 ABSL_FLAG(std::string, backend, semshare::ServerOptions().backend, "auto, cpu or cuda.");
 ABSL_FLAG(std::string, address_file, semshare::ServerOptions().address_file,
           "Where to write the real addresses, as JSON, once the service is ready.");
+ABSL_FLAG(std::string, shm_socket, semshare::ServerOptions().shm_socket,
+          "Unix socket where workers of this host share memory; auto: <data_dir>/shm.sock; none.");
+ABSL_FLAG(int64_t, shm_memory_bytes, semshare::ServerOptions().broker.regions.max_total_bytes,
+          "What the memory that workers share may add up to.");
 ABSL_FLAG(int, kernel_threads, semshare::ServerOptions().kernel_threads,
           "Threads of one realign operation on the CPU backend.");
 ABSL_FLAG(int, lanes, semshare::ServerOptions().lanes, "Transfers that run at a time.");
@@ -62,6 +66,8 @@ absl::StatusOr<ServerOptions> OptionsFromFlags(int argc, char** argv) {
   options.data_dir = absl::GetFlag(FLAGS_data_dir);
   options.backend = absl::GetFlag(FLAGS_backend);
   options.address_file = absl::GetFlag(FLAGS_address_file);
+  options.shm_socket = absl::GetFlag(FLAGS_shm_socket);
+  options.broker.regions.max_total_bytes = absl::GetFlag(FLAGS_shm_memory_bytes);
   options.kernel_threads = absl::GetFlag(FLAGS_kernel_threads);
   options.lanes = absl::GetFlag(FLAGS_lanes);
   options.worker_threads = absl::GetFlag(FLAGS_worker_threads);

@@ -284,7 +284,7 @@ TEST_F(RpcServerTest, BadStreamsNameTheFault) {
 TEST_F(RpcServerTest, TransportsThatAreNotBuiltAreRefused) {
   grpc::ClientContext context;
   v1::ReadKvRequest request;
-  request.set_transport(v1::TRANSPORT_SHARED_MEMORY);
+  request.set_transport(v1::TRANSPORT_CUDA_IPC);
   auto stream = stub_->ReadKv(&context, request);
   v1::ReadKvFrame frame;
   EXPECT_FALSE(stream->Read(&frame));
