@@ -6,15 +6,14 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import torch
 
-from semshare.frames import MAX_PAYLOAD_BYTES, WriteFrame
 from semshare.hf.broker import KIND_VALUES, KINDS, MODES, PRESETS, Broker, BrokerError
-from semshare.hf.cache import KvCache, PromptCache, plane_rows
+from semshare.hf.cache import KvCache, PromptCache
 from semshare.hf.costs import PrefillCosts
 from semshare.hf.errors import ApproximateCacheError, MalformedAnswer, SigmaExceeded
 from semshare.hf.importance import question_importance
@@ -24,6 +23,7 @@ from semshare.hf.report import GenerateResult, PrefillReport, PrefillResult, Sto
 from semshare.hf.reuse import DEFAULT_QUESTION_TOKENS, Reuse
 from semshare.hf.selftest import check_selective
 from semshare.hf.spec import ModelDescription, describe
+from semshare.hf.upload import upload_rows
 from semshare.v1 import cache_broker_pb2 as pb
 
 _LOG = logging.getLogger(__name__)
@@ -138,7 +138,7 @@ class CachedModel:
         ranges = [(part.begin, part.end) for part in answer.missing]
         if any(begin >= end or end > source.tokens for begin, end in ranges):
             raise BrokerError("MALFORMED", "missing ranges outside the prompt")
-        done = self.client.write_kv(answer.upload_id, _upload_frames(source, ranges))
+        done = upload_rows(self.client, answer.upload_id, source, ranges)
         result.uploaded_tokens = sum(end - begin for begin, end in ranges)
         result.visible, result.durable = done.visible, done.durable
 
@@ -394,20 +394,6 @@ class CachedModel:
         """A broker that lost its data does not know the model any more."""
         if error.code == "NOT_FOUND":
             self._registered = False
-
-
-def _upload_frames(source: KvCache, ranges: list[tuple[int, int]]) -> Iterator[WriteFrame]:
-    """Rows of the missing ranges in the order layer, plane, range, token."""
-    for layer, planes in enumerate(source.planes):
-        for plane in range(len(planes)):
-            rows = plane_rows(source, layer, plane)
-            step = max(1, MAX_PAYLOAD_BYTES // (rows[0].numel() * rows.element_size()))
-            for begin, end in ranges:
-                for at in range(begin, end, step):
-                    count = min(step, end - at)
-                    part = rows[at : at + count].contiguous().cpu()
-                    data = part.view(torch.uint8).numpy().data.cast("B")
-                    yield WriteFrame(layer, plane, at, count, data)
 
 
 def _preset_name(value: int) -> str:

@@ -18,6 +18,7 @@ class PrefillReport:
     model stood waiting for rows, `overhead_s` all that a full prefill alone would not have spent
     before its logits (for a reuse: everything but the model's own work).
 
+    `transport` is what the rows of a reuse came by: `shared_memory` or `inline`.
     `recomputed_share` is computed (token, layer) pairs / all of them, abandoned work included.
     `fallback_reason` also gives the reason of a miss.
     """
@@ -35,6 +36,7 @@ class PrefillReport:
     ttft_s: float = 0.0
     overhead_s: float = 0.0
     fallback_reason: str = ""
+    transport: str = ""
     segments: int = 0
     sentinel_sigma: float = float("nan")
 
