@@ -243,6 +243,14 @@ absl::StatusOr<ModelPtr> ModelRegistry::Find(std::string_view tenant,
   return it->second;
 }
 
+ModelPtr ModelRegistry::FindByNamespace(const NamespaceId& ns) const {
+  MutexLock lock(&mutex_);
+  for (const auto& [key, model] : models_) {
+    if (model->ns == ns) return model;
+  }
+  return nullptr;
+}
+
 std::vector<ModelPtr> ModelRegistry::All() const {
   std::vector<ModelPtr> models;
   MutexLock lock(&mutex_);
