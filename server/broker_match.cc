@@ -188,7 +188,9 @@ absl::StatusOr<Broker::Found> Broker::AlignPaper(const Model& model, const FindR
   if (PaperSimilarity(distance, paper) < paper.similarity_trigger) return Found{};
   Found found;
   SEMSHARE_ASSIGN_OR_RETURN(
-      found.alignment, PaperAlign(request.token_ids, sources[0]->manifest.token_ids, *model.space));
+      found.alignment,
+      PaperAlign({request.token_ids, request.tags},
+                 {sources[0]->manifest.token_ids, sources[0]->manifest.tags}, *model.space));
   found.references = std::move(sources);
   return found;
 }
