@@ -190,6 +190,7 @@ class Broker {
                             const MatchOutcome& outcome);
 
   // --- administration ---
+  // DATA_LOSS if the record of a chunk was found bad: putting the prompt again heals it.
   absl::StatusOr<ReferenceDetail> Describe(std::string_view tenant, const ReferenceName& name);
   absl::Status SetPinned(std::string_view tenant, const ReferenceName& name, bool pinned);
   absl::Status Delete(std::string_view tenant, const ReferenceName& name);

@@ -51,6 +51,11 @@ absl::StatusOr<ReferenceDetail> Broker::Describe(std::string_view tenant,
   detail.model = model->info.fingerprint;
   for (const ChunkId& id : detail.reference->manifest.chunks) {
     const ChunkState state = chunks_->Describe(id);
+    if (state.quarantined) {
+      return absl::DataLossError(absl::StrCat(
+          "reference ", detail.reference->manifest.id.ToHex(), ": the record of its chunk ",
+          detail.chunks, " (", id.ToHex(), ") is bad; put the prompt again, or delete it"));
+    }
     ++detail.chunks;
     detail.shared_chunks += state.references > 1 ? 1 : 0;
     detail.device_bytes += state.resident ? state.bytes : 0;
