@@ -4,6 +4,7 @@
 #include "server/broker.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "gmock/gmock.h"
@@ -285,6 +286,24 @@ TEST_P(BrokerTest, BadFindsNameTheField) {
   request = harness_.Find(document_);
   request.max_references = broker().options().limits.max_references_per_match + 1;
   expect(request, "max_references");
+  request = harness_.Find(document_);
+  request.minimum_gain = 2;
+  expect(request, "minimum_gain");
+  request.cost.prefill = {{100, 0.001}};
+  for (const double speed : {-1.0, std::nan(""), HUGE_VAL}) {
+    request.cost.transfer_bytes_per_second = speed;
+    expect(request, "worker_cost.transfer_bytes_per_second");
+  }
+  request.cost.transfer_bytes_per_second = 0;
+  request.cost.prefill.clear();
+  for (int i = 1; i <= broker().options().limits.max_prefill_points; ++i) {
+    request.cost.prefill.push_back({i * 10, i * 0.1});
+  }
+  EXPECT_TRUE(broker().FindMatch(kTenant, request).ok());
+  request.cost.prefill.push_back({100000, 100.0});
+  expect(request, "worker_cost.prefill");
+  request.cost.prefill = {{100, 0.1}, {100, 0.2}};
+  expect(request, "worker_cost.prefill");
   ExpectCommittedIntact();
 }
 
