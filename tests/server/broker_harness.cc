@@ -44,7 +44,7 @@ BrokerOptions BrokerHarness::DefaultOptions() {
 void BrokerHarness::Restart(const BrokerOptions& options) {
   broker = nullptr;
   absl::StatusOr<std::unique_ptr<Broker>> made = Broker::Create(
-      options, backend.get(), &disk, engine.Parser(), [this] { return now_ms; }, &warnings);
+      options, backend.get(), tier, engine.Parser(), [this] { return now_ms; }, &warnings);
   SEMSHARE_CHECK(made.ok());
   broker = *std::move(made);
 }

@@ -21,7 +21,7 @@ class BrokerHarness {
   explicit BrokerHarness(const BackendCase& backend);
 
   static BrokerOptions DefaultOptions();
-  // Builds the broker anew over the same disk: a restart. Destroys the old one first.
+  // Builds the broker anew over the same tier: a restart. Destroys the old one first.
   void Restart(const BrokerOptions& options = DefaultOptions());
   absl::Status RegisterModel() { return RegisterModel(engine); }
   absl::Status RegisterModel(const TinyEngine& other);
@@ -46,6 +46,7 @@ class BrokerHarness {
   TinyEngine engine{7};
   int64_t now_ms = 1'000'000;
   MemoryDiskTier disk;
+  DiskTier* tier = &disk;  // what Restart builds the broker over
   std::unique_ptr<Backend> backend;
   Buffer staging;
   std::unique_ptr<Broker> broker;
