@@ -98,20 +98,39 @@ TEST_F(BrokerConsistencyTest, TrimSparesWhatWasPutAgain) {
   ExpectCommittedIntact();
 }
 
+// The first deletion in the table is of the spec, the second of the parts: before and after the
+// model is gone.
 TEST_F(BrokerConsistencyTest, CommitDuringDeleteTenantLeavesNothing) {
-  auto upload = harness_.Fill(harness_.Put(document_));
-  ASSERT_TRUE(upload.ok());
-  ASSERT_TRUE(harness_.Store(harness_.Put(RandomIds(200, 3))).ok());
-  absl::Status committed;
-  DuringNextDelete(DiskTable::kModels,
-                   [&] { committed = broker().Commit(*std::move(upload)).status(); });
-  EXPECT_TRUE(broker().DeleteTenant(kTenant).ok());
-  harness_.disk.SetHook(nullptr);
-  EXPECT_TRUE(absl::IsNotFound(committed)) << committed;
-  EXPECT_EQ(broker().Stats().references, 0);
-  EXPECT_EQ(harness_.disk.size(DiskTable::kCatalog), 0);
-  ASSERT_TRUE(harness_.RegisterModel().ok());
-  EXPECT_FALSE(harness_.Match(harness_.Find(document_)).ok());
+  for (const int nth : {1, 2}) {
+    auto upload = harness_.Fill(harness_.Put(document_));
+    ASSERT_TRUE(upload.ok()) << upload.status();
+    ASSERT_TRUE(harness_.Store(harness_.Put(RandomIds(200, 3))).ok());
+    absl::Status committed;
+    int deletions = 0;
+    harness_.disk.SetHook([&](DiskOperation operation, DiskTable table) {
+      if (operation == DiskOperation::kDelete && table == DiskTable::kModels &&
+          ++deletions == nth) {
+        committed = broker().Commit(*std::move(upload)).status();
+      }
+      return absl::OkStatus();
+    });
+    EXPECT_TRUE(broker().DeleteTenant(kTenant).ok());
+    harness_.disk.SetHook(nullptr);
+    EXPECT_EQ(committed.code(), nth == 1 ? absl::StatusCode::kOk : absl::StatusCode::kNotFound);
+    EXPECT_EQ(broker().Stats().references, 0);
+    EXPECT_EQ(harness_.disk.size(DiskTable::kCatalog), 0);
+    ASSERT_TRUE(harness_.RegisterModel().ok());
+    EXPECT_FALSE(harness_.Match(harness_.Find(document_)).ok());
+  }
+}
+
+TEST_F(BrokerConsistencyTest, TenantThatTheDiskKeepsCanBeDeletedAgain) {
+  harness_.disk.FailCall(1, absl::UnavailableError("down"));
+  EXPECT_TRUE(absl::IsUnavailable(broker().DeleteTenant(kTenant).status()));
+  EXPECT_TRUE(*broker().HasModel(kTenant, harness_.engine.fingerprint()));
+  EXPECT_EQ(broker().DeleteTenant(kTenant)->models, 1);
+  harness_.Restart();
+  EXPECT_FALSE(*broker().HasModel(kTenant, harness_.engine.fingerprint()));
 }
 
 TEST_F(BrokerConsistencyTest, UploadsStayWithinTheirLimit) {
@@ -168,6 +187,31 @@ TEST_F(BrokerConsistencyTest, PutAgainKeepsWhatItDoesNotSay) {
   detail = broker().Describe(kTenant, {"", {}, "manual", ""});
   ASSERT_TRUE(detail.ok()) << detail.status();
   EXPECT_EQ(detail->reference->manifest.priority, 3);
+}
+
+// Whoever puts or deletes last, the index says what the catalog says.
+TEST_F(BrokerConsistencyTest, PutsAndDeletesAtOnceLeaveCatalogAndIndexEqual) {
+  const Ids longer = RandomIds(400, 5);
+  ASSERT_TRUE(harness_.Store(harness_.Put(longer)).ok());
+  // A prefix of whole chunks: never anything to send.
+  const PutRequest put = harness_.Put(Ids(longer.begin(), longer.begin() + 256));
+  const ModelPtr model = broker().ListModels(kTenant)[0];
+  for (int round = 0; round < 100; ++round) {
+    std::vector<std::thread> threads;
+    for (int i = 0; i < 4; ++i) {
+      threads.emplace_back([&, i] {
+        if (i % 2 == 0) {
+          EXPECT_TRUE(broker().BeginPut(kTenant, put).ok());
+        } else {
+          const absl::Status status = broker().Delete(kTenant, {"", IdOf(put.token_ids), "", ""});
+          EXPECT_TRUE(status.ok() || absl::IsNotFound(status)) << status;
+        }
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+    ASSERT_EQ(model->index->stats().references, broker().Stats().references) << round;
+  }
+  ExpectCommittedIntact();
 }
 
 // Every operation of a commit on disk fails once, one after the other.
