@@ -97,7 +97,49 @@ absl::StatusOr<RegisterResult> Broker::RegisterModel(std::string_view tenant,
   SEMSHARE_RETURN_IF_ERROR(CheckOpen());
   absl::StatusOr<RegisterResult> result = models_.Register(tenant, registration);
   if (absl::IsFailedPrecondition(result.status())) ++metrics_.probe_failures;
+  if (!result.ok()) return result;
+  // A model whose record was unreadable at start has references that no index knows.
+  SEMSHARE_RETURN_IF_ERROR(Reindex(MakeNamespaceId(tenant, registration.info.fingerprint)));
   return result;
+}
+
+// Brings the index entry of a reference in line with the catalog, which alone decides whether the
+// reference exists. Whoever changes the catalog calls this afterwards. No lock spans both; a change
+// that comes in between is seen by the second look.
+absl::Status Broker::SyncIndex(const NamespaceId& ns, const ReferenceId& id) {
+  while (true) {
+    const ModelPtr model = models_.FindByNamespace(ns);
+    if (model == nullptr) return absl::OkStatus();  // its index is gone with it
+    const ReferencePtr reference = catalog_->Find(ns, id);
+    if (reference != nullptr) {
+      const Manifest& manifest = reference->manifest;
+      SEMSHARE_RETURN_IF_ERROR(
+          model->index->Add(manifest.id, manifest.token_ids, manifest.signatures));
+    } else {
+      model->index->Remove(id);
+    }
+    const bool exists = catalog_->Find(ns, id) != nullptr;
+    if (exists == (reference != nullptr) && models_.FindByNamespace(ns) == model) {
+      return absl::OkStatus();
+    }
+  }
+}
+
+absl::Status Broker::Reindex(const NamespaceId& ns) {
+  const ModelPtr model = models_.FindByNamespace(ns);
+  if (model == nullptr || model->index->stats().references == catalog_->size(ns)) {
+    return absl::OkStatus();
+  }
+  ReferenceId after;
+  while (true) {
+    const std::vector<ReferencePtr> page =
+        catalog_->List(ns, ns, after, options_.limits.max_list_page);
+    if (page.empty()) return absl::OkStatus();
+    after = page.back()->manifest.id;
+    for (const ReferencePtr& reference : page) {
+      SEMSHARE_RETURN_IF_ERROR(SyncIndex(ns, reference->manifest.id));
+    }
+  }
 }
 
 std::vector<ModelPtr> Broker::ListModels(std::string_view tenant) const {

@@ -196,6 +196,7 @@ class Broker {
                             const MatchOutcome& outcome);
 
   // --- administration ---
+  // DATA_LOSS if the record of a chunk was found bad: putting the prompt again heals it.
   absl::StatusOr<ReferenceDetail> Describe(std::string_view tenant, const ReferenceName& name);
   absl::Status SetPinned(std::string_view tenant, const ReferenceName& name, bool pinned);
   absl::Status Delete(std::string_view tenant, const ReferenceName& name);
@@ -242,14 +243,14 @@ class Broker {
   // broker_put.cc
   absl::Status CheckPut(const Model& model, const PutRequest& request) const;
   absl::StatusOr<Manifest> MakeManifest(const Model& model, const PutRequest& request) const;
-  absl::StatusOr<PutTicket> PutHeld(const Model& model, Manifest manifest,
-                                    std::vector<ChunkRef> held);
+  absl::Status ClaimUpload();
+  int64_t UploadsLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::StatusOr<PutTicket> PutHeld(Manifest manifest, std::vector<ChunkRef> held);
   absl::StatusOr<std::vector<ChunkDraft>> ReserveMissing(const std::vector<ChunkMeta>& metas,
                                                          const std::vector<ChunkRef>& held);
   absl::StatusOr<ChunkDraft> ReserveOne(const ChunkMeta& meta);
   bool EvictOneMemoryReference();
-  absl::StatusOr<PutResult> Store(const Model& model, Manifest manifest,
-                                  std::vector<ChunkRef> refs);
+  absl::StatusOr<PutResult> Store(Manifest manifest, std::vector<ChunkRef> refs);
 
   // broker_match.cc
   absl::Status CheckFind(const Model& model, const FindRequest& request) const;
@@ -269,8 +270,13 @@ class Broker {
   absl::StatusOr<ModelPtr> ResolveModel(std::string_view tenant, std::string_view fingerprint);
   absl::StatusOr<ReferencePtr> Resolve(std::string_view tenant, const ReferenceName& name,
                                        ModelPtr* model);
-  absl::Status Remove(const ReferencePtr& reference);
+  absl::StatusOr<bool> Remove(const ReferencePtr& reference);
+  absl::Status RemoveAll(const NamespaceId& ns, int64_t* removed);
   void RemoveExpired(int64_t now_ms);
+
+  // broker.cc
+  absl::Status SyncIndex(const NamespaceId& ns, const ReferenceId& id);
+  absl::Status Reindex(const NamespaceId& ns);
 
   const BrokerOptions options_;
   Backend* const backend_;
@@ -288,6 +294,8 @@ class Broker {
 
   mutable Mutex mutex_;
   absl::flat_hash_map<std::string, PendingUpload> uploads_ ABSL_GUARDED_BY(mutex_);
+  // Between the check of the limit and their place in uploads_.
+  int64_t beginning_uploads_ ABSL_GUARDED_BY(mutex_) = 0;
   // Uploads that a stream has taken count until they are committed or dropped.
   std::shared_ptr<std::atomic<int64_t>> open_uploads_;
 };

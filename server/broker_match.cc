@@ -72,6 +72,26 @@ int64_t QuestionTokens(const FindRequest& request) {
                   request.question_tokens > 0 ? request.question_tokens : kDefaultQuestionTokens);
 }
 
+absl::Status CheckCost(const CostModel& cost, const Limits& limits) {
+  if (!(cost.transfer_bytes_per_second >= 0) || !std::isfinite(cost.transfer_bytes_per_second)) {
+    return absl::InvalidArgumentError(
+        "worker_cost.transfer_bytes_per_second: must be finite and not negative");
+  }
+  if (static_cast<int>(cost.prefill.size()) > limits.max_prefill_points) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("worker_cost.prefill: at most ", limits.max_prefill_points, " points"));
+  }
+  int64_t last = 0;
+  for (const CostModel::Point& point : cost.prefill) {
+    if (point.tokens <= last || !(point.seconds > 0) || !std::isfinite(point.seconds)) {
+      return absl::InvalidArgumentError(
+          "worker_cost.prefill: tokens must ascend and seconds be positive");
+    }
+    last = point.tokens;
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::Status Broker::CheckFind(const Model& model, const FindRequest& request) const {
@@ -98,15 +118,10 @@ absl::Status Broker::CheckFind(const Model& model, const FindRequest& request) c
   if (request.question_tokens < 0 || request.question_tokens > tokens) {
     return absl::InvalidArgumentError("question_tokens: longer than the prompt");
   }
-  int64_t last = 0;
-  for (const CostModel::Point& point : request.cost.prefill) {
-    if (point.tokens <= last || !(point.seconds > 0) || !std::isfinite(point.seconds)) {
-      return absl::InvalidArgumentError(
-          "worker_cost.prefill: tokens must ascend and seconds be positive");
-    }
-    last = point.tokens;
+  if (request.minimum_gain > 0 && request.cost.prefill.empty()) {
+    return absl::InvalidArgumentError("minimum_gain: needs worker_cost");
   }
-  return absl::OkStatus();
+  return CheckCost(request.cost, options_.limits);
 }
 
 FindResult Broker::Miss(NoMatchReason reason, std::string detail) {
@@ -188,7 +203,9 @@ absl::StatusOr<Broker::Found> Broker::AlignPaper(const Model& model, const FindR
   if (PaperSimilarity(distance, paper) < paper.similarity_trigger) return Found{};
   Found found;
   SEMSHARE_ASSIGN_OR_RETURN(
-      found.alignment, PaperAlign(request.token_ids, sources[0]->manifest.token_ids, *model.space));
+      found.alignment,
+      PaperAlign({request.token_ids, request.tags},
+                 {sources[0]->manifest.token_ids, sources[0]->manifest.tags}, *model.space));
   found.references = std::move(sources);
   return found;
 }

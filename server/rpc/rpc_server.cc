@@ -50,7 +50,8 @@ v1::GetServerInfoResponse MakeInfo(const Broker& broker) {
 class RpcServerImpl final : public RpcServer {
  public:
   RpcServerImpl(Broker* broker, Executor* executor, StagingPool* staging) : broker_(broker) {
-    ServiceContext context{broker, executor, staging, &watch_, [this] { return Info(); }};
+    ServiceContext context{
+        broker, executor, staging, &watch_, [this] { return Info(); }, [this] { SetNotServing(); }};
     broker_service_ = NewCacheBrokerService(context);
     admin_service_ = NewCacheAdminService(context);
   }

@@ -27,6 +27,8 @@ struct ServiceContext {
   StreamWatch* watch = nullptr;
   // What GetServerInfo says; the addresses are known once the server listens.
   std::function<v1::GetServerInfoResponse()> server_info;
+  // Called when an administrator drains the broker: gRPC's health must tell, too.
+  std::function<void()> on_drain;
 };
 
 std::unique_ptr<grpc::Service> NewCacheBrokerService(const ServiceContext& context);
