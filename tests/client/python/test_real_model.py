@@ -33,8 +33,8 @@ ASK = "\n\nWhat does this document say about warranty?<|im_end|>\n<|im_start|>as
 OTHER = "\n\nWho may distribute modified versions?<|im_end|>\n<|im_start|>assistant\n"
 OFF_TOPIC = "\n\nPlease name one colour.<|im_end|>\n<|im_start|>assistant\n"
 
-# Name -> KL of the first token in nats, and share recomputed, that reuse may have at most. Reordered
-# prompts of this length are farther off than those of 4,000 tokens (0.02).
+# Name -> KL of the first token in nats, and share recomputed, that reuse may have at most.
+# Reordered prompts of this length are farther off than those of 4,000 tokens (0.02).
 LIMITS = {
     "another question": (1e-4, 0.1),
     "longer system prompt": (5e-3, 0.2),
