@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,3 +41,14 @@ def broker(tmp_path: Path) -> Iterator[Any]:
         with server.client(timeout_s=5.0) as client:
             yield client
         assert server.stop() == 0, server.log()[-2000:]
+
+
+def start_server(binary: str, folder: Path) -> tuple[subprocess.Popen[bytes], Path]:
+    """A broker as `broker` has it, for tests that end it themselves; its address file."""
+    from real_broker import BINARY, RealBroker
+
+    assert binary == BINARY
+    server = RealBroker(folder, "--minimum_gain=0", "--sigma_limit=0")
+    server.start()
+    assert server.process is not None
+    return server.process, server.address_file
