@@ -8,6 +8,7 @@ namespace semshare {
 namespace {
 
 constexpr int kLimit = 3;
+constexpr int64_t kMaxMs = 10000;
 constexpr int64_t kTimeoutMs = 100;
 constexpr int64_t kMemoryMs = 1000;
 constexpr char kTenant[] = "a";
@@ -48,6 +49,17 @@ TEST_F(LeaseTableTest, LimitAndOneMore) {
   EXPECT_EQ(table_.Expire(kTimeoutMs + 1), kLimit - 1);
   EXPECT_EQ(table_.active(), 1);
   EXPECT_TRUE(table_.Add(MakeLease(), kTimeoutMs + 1).ok());
+}
+
+TEST_F(LeaseTableTest, OpeningDoesNotKeepALeaseForEver) {
+  const std::string id = Add();
+  int64_t now = 0;
+  while (now + kTimeoutMs <= kMaxMs) {
+    now += kTimeoutMs;
+    ASSERT_TRUE(table_.Open(kTenant, id, now).ok()) << now;
+  }
+  EXPECT_TRUE(table_.Open(kTenant, id, kMaxMs).ok());
+  EXPECT_TRUE(absl::IsAborted(table_.Open(kTenant, id, kMaxMs + 1).status()));
 }
 
 TEST_F(LeaseTableTest, OpeningStartsTheTimeoutAnew) {
