@@ -194,8 +194,7 @@ absl::StatusOr<FindRequest> ToFindRequest(const v1::FindMatchRequest& request) {
   for (const auto& point : request.worker_cost().prefill()) {
     find.cost.prefill.push_back({point.tokens(), point.seconds()});
   }
-  find.cost.transfer_bytes_per_second =
-      std::max(0.0, request.worker_cost().transfer_bytes_per_second());
+  find.cost.transfer_bytes_per_second = request.worker_cost().transfer_bytes_per_second();
   return find;
 }
 

@@ -10,6 +10,7 @@ set -euo pipefail
 
 readonly pyarrow_version=26.0.1
 
-[[ -x $semshare_venv/bin/python ]] || fail "no Python environment" "Run deploy/setup.sh python first."
+[[ -x $semshare_venv/bin/python ]] ||
+  fail "no Python environment" "Run deploy/setup.sh python first."
 UV_SYSTEM_CERTS=1 VIRTUAL_ENV="$semshare_venv" \
   "$semshare_cache/uv/bin/uv" pip install "pyarrow==$pyarrow_version"
