@@ -309,6 +309,7 @@ def test_a_fallback_is_described_with_its_reason() -> None:
         tokens=4000,
         kind="fallback",
         matched_tokens=0,
+        transport="",
         recomputed_share=1.07,
         reason="sigma",
         with_s=9.0,
