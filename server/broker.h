@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -124,6 +125,9 @@ using FindResult = std::variant<MatchResult, NoMatch>;
 struct MatchOutcome {
   ResultKind kind = ResultKind::kMiss;
   uint64_t recomputed_token_layers = 0;
+  double seconds_saved = 0;         // negative: reuse was slower
+  std::optional<double> shadow_kl;  // nats, of a shadow prefill
+  std::string fallback_reason;      // "sigma", or whatever else made the worker fall back
 };
 
 // A reference by id, by alias, or by a prefix of its hexadecimal id; the first that is set.

@@ -13,6 +13,7 @@
 namespace semshare {
 namespace {
 
+constexpr size_t kMaxFallbackReasonBytes = 64;
 constexpr int64_t kDefaultQuestionTokens = 20;
 // Fuzzy partners must estimate at least this cosine.
 constexpr double kFuzzySimilarityFloor = 0.5;
@@ -88,6 +89,20 @@ absl::Status CheckCost(const CostModel& cost, const Limits& limits) {
           "worker_cost.prefill: tokens must ascend and seconds be positive");
     }
     last = point.tokens;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckOutcome(const MatchOutcome& outcome) {
+  if (!std::isfinite(outcome.seconds_saved)) {
+    return absl::InvalidArgumentError("outcome.seconds_saved: must be finite");
+  }
+  if (outcome.shadow_kl && !(*outcome.shadow_kl >= 0 && std::isfinite(*outcome.shadow_kl))) {
+    return absl::InvalidArgumentError("outcome.shadow_kl: must be finite and not negative");
+  }
+  if (outcome.fallback_reason.size() > kMaxFallbackReasonBytes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("outcome.fallback_reason: at most ", kMaxFallbackReasonBytes, " bytes"));
   }
   return absl::OkStatus();
 }
@@ -352,10 +367,16 @@ absl::StatusOr<MatchLeasePtr> Broker::OpenLease(std::string_view tenant,
 
 absl::Status Broker::ReleaseMatch(std::string_view tenant, std::string_view lease_id,
                                   const MatchOutcome& outcome) {
+  SEMSHARE_RETURN_IF_ERROR(CheckOutcome(outcome));
   SEMSHARE_ASSIGN_OR_RETURN(const bool ended, leases_.Release(tenant, lease_id, now_ms()));
   if (!ended) return absl::OkStatus();
   ++metrics_.outcomes[static_cast<int>(outcome.kind)];
   metrics_.recomputed_token_layers += outcome.recomputed_token_layers;
+  metrics_.saved_seconds.Observe(std::max(0.0, outcome.seconds_saved));
+  if (outcome.shadow_kl) metrics_.shadow_kl.Observe(*outcome.shadow_kl);
+  if (outcome.kind == ResultKind::kFallback) {
+    ++(outcome.fallback_reason == "sigma" ? metrics_.fallbacks_sigma : metrics_.fallbacks_other);
+  }
   return absl::OkStatus();
 }
 

@@ -121,6 +121,10 @@ std::string MetricsPage(Broker* broker) {
   page.AddHistogram("find_seconds", "Time of FindMatch in the broker", metrics.find_seconds);
   page.AddHistogram("commit_seconds", "Time from the last row to visible and durable",
                     metrics.commit_seconds);
+  page.AddHistogram("saved_seconds", "Prefill time that workers reported a match to have saved",
+                    metrics.saved_seconds);
+  page.AddHistogram("shadow_kl_nats", "KL of the first token that shadow prefills found",
+                    metrics.shadow_kl);
   AddState(broker->Stats(), &page);
   return page.Text();
 }

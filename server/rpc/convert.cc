@@ -216,6 +216,9 @@ MatchOutcome ToOutcome(const v1::MatchOutcome& outcome) {
   // An outcome that says nothing counts as unspecified, index 0.
   value.kind = static_cast<ResultKind>(kind < 0 || kind >= kResultKinds ? 0 : kind);
   value.recomputed_token_layers = outcome.recomputed_token_layers();
+  value.seconds_saved = outcome.seconds_saved();
+  if (outcome.has_shadow_kl()) value.shadow_kl = outcome.shadow_kl();
+  value.fallback_reason = outcome.fallback_reason();
   return value;
 }
 

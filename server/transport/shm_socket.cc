@@ -17,7 +17,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/base/status_macros.h"
-#include "server/transport/shm_wire.h"
+#include "proto/shm_wire.h"
 
 namespace semshare {
 namespace {

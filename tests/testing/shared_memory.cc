@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "kernels/base/status_macros.h"
-#include "server/transport/shm_wire.h"
+#include "proto/shm_wire.h"
 
 namespace semshare::testing {
 

@@ -1,7 +1,7 @@
 """Memory that this process shares with a broker on the same host.
 
 A `SharedBuffer` is a sealed memfd. Registered with the broker's socket (`GetServerInfo.shm_socket`;
-the messages are those of `server/transport/shm_wire.h`), it can be the target of `Client.read_kv`
+the messages are those of `proto/shm_wire.h`), it can be the target of `Client.read_kv`
 and the source of `Client.write_kv_from`: rows travel in one copy, and none in this process.
 
 Views are made from arrays over the buffer, so any layout that strides can express will do.

@@ -2,12 +2,15 @@
 #include <grpcpp/grpcpp.h>
 
 #include <atomic>
+#include <cstring>
 #include <memory>
 #include <string>
 #include <thread>
 #include <utility>
 #include <vector>
 
+#include "client/cpp/client.h"
+#include "client/cpp/shared_buffer.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "kernels/base/status_macros.h"
@@ -344,6 +347,55 @@ TEST_P(RegionReadStreamTest, AWriterThatStopsIsCancelled) {
   EXPECT_EQ(stream->Finish().error_code(), grpc::StatusCode::CANCELLED);
   while (broker_->Stats().uploads > 0) std::this_thread::yield();
   Put(document_);
+}
+
+// The C++ client over a buffer of its own, both ways.
+TEST_P(RegionReadStreamTest, TheCppClientPutsAndReads) {
+  const std::string path = dir_.path() + "/shm.sock";
+  const auto buffer = client::SharedBuffer::Create(kLayers * 2 * kPlaneBytes);
+  ASSERT_TRUE(buffer.ok()) << buffer.status();
+  const auto handle = (*buffer)->Register(path);
+  ASSERT_TRUE(handle.ok()) << handle.status();
+  v1::KvView view = View();
+  view.set_region(*handle);
+  FillMemory(document_);
+  const absl::Span<char> bytes = (*buffer)->bytes();
+  std::memcpy(bytes.data(), memory_.data(), bytes.size());
+
+  const auto client = Client::Create({.address = server_->address()});
+  ASSERT_TRUE(client.ok());
+  v1::BeginPutRequest put;
+  put.set_model(spec_.fingerprint());
+  for (const uint32_t id : document_) put.add_token_ids(id);
+  EXPECT_EQ((*client)->PutFrom(put, view, kLayers + 1).status().code(),
+            absl::StatusCode::kInvalidArgument);
+  const auto stored = (*client)->PutFrom(put, view, kLayers);
+  ASSERT_TRUE(stored.ok()) << stored.status();
+  EXPECT_TRUE(stored->visible && stored->durable);
+  EXPECT_EQ(stored->sent_tokens, document_.size());
+  EXPECT_EQ((*client)->PutFrom(put, view, kLayers)->sent_tokens, 0U);
+
+  v1::FindMatchRequest find;
+  find.set_model(spec_.fingerprint());
+  const Ids target = Shifted();
+  for (const uint32_t id : target) find.add_token_ids(id);
+  const auto found = (*client)->FindMatch(find);
+  ASSERT_TRUE(found.ok() && found->lease.held());
+  std::memset(bytes.data(), 0, bytes.size());
+  uint32_t last = 0;
+  const absl::Status read =
+      (*client)->ReadInto(found->lease, {}, view, [&](uint32_t layer) { last = layer; });
+  ASSERT_TRUE(read.ok()) << read;
+  EXPECT_EQ(last, kLayers - 1U);
+  std::memcpy(memory_.data(), bytes.data(), bytes.size());
+  ExpectRows(found->lease.match(), target);
+
+  view.set_region(std::string(16, 'x'));
+  EXPECT_EQ((*client)->ReadInto(found->lease, {}, view, [](uint32_t) {}).code(),
+            absl::StatusCode::kNotFound);
+  EXPECT_EQ((*buffer)->Register(dir_.path() + "/missing").status().code(),
+            absl::StatusCode::kUnavailable);
+  EXPECT_EQ(client::SharedBuffer::Create(0).status().code(), absl::StatusCode::kInvalidArgument);
 }
 
 INSTANTIATE_TEST_SUITE_P(Backends, RegionReadStreamTest, ::testing::ValuesIn(BackendCases()),

@@ -10,7 +10,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "server/transport/shm_wire.h"
+#include "proto/shm_wire.h"
 #include "tests/storage/temp_dir.h"
 #include "tests/testing/shared_memory.h"
 

@@ -9,8 +9,8 @@
 //   ShmAnswer  | magic 8 | code 4 | 0 4 | handle 16 | message 160, zero-terminated |   192 bytes
 //
 // Frozen: a change takes a new magic. Thread-safe: plain values.
-#ifndef SEMSHARE_SERVER_TRANSPORT_SHM_WIRE_H_
-#define SEMSHARE_SERVER_TRANSPORT_SHM_WIRE_H_
+#ifndef SEMSHARE_PROTO_SHM_WIRE_H_
+#define SEMSHARE_PROTO_SHM_WIRE_H_
 
 #include <cstdint>
 
@@ -35,4 +35,4 @@ static_assert(sizeof(ShmAnswer) == 192);
 
 }  // namespace semshare
 
-#endif  // SEMSHARE_SERVER_TRANSPORT_SHM_WIRE_H_
+#endif  // SEMSHARE_PROTO_SHM_WIRE_H_
