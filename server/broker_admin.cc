@@ -76,7 +76,7 @@ absl::Status Broker::SetPinned(std::string_view tenant, const ReferenceName& nam
 absl::Status Broker::Delete(std::string_view tenant, const ReferenceName& name) {
   ModelPtr model;
   SEMSHARE_ASSIGN_OR_RETURN(const ReferencePtr reference, Resolve(tenant, name, &model));
-  const absl::Status deleted = catalog_->Delete(model->ns, reference->manifest.id).status();
+  absl::Status deleted = catalog_->Delete(model->ns, reference->manifest.id).status();
   SEMSHARE_RETURN_IF_ERROR(SyncIndex(model->ns, reference->manifest.id));
   return deleted;
 }

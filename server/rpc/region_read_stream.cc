@@ -50,7 +50,7 @@ absl::StatusOr<int> RegionReadStream::NextLayer() {
   }
   Backend* backend = broker_->backend();
   SEMSHARE_ASSIGN_OR_RETURN(Lane lane, backend->AcquireLane(kLaneTimeout));
-  const absl::StatusOr<int> layer = reader_->EnqueueLayer(backend, lane);
+  absl::StatusOr<int> layer = reader_->EnqueueLayer(backend, lane);
   // Waited for even after an error: part of the layer may be under way.
   SEMSHARE_ASSIGN_OR_RETURN(const Event done, backend->Record(lane));
   SEMSHARE_RETURN_IF_ERROR(done.Wait());

@@ -77,7 +77,9 @@ std::string VendorComplaint(const SourceFile& file, const std::string& include) 
   if (IsRpcHeader(include) && !MayUseRpc(file)) {
     return "gRPC and generated headers belong in server/rpc/, server/cluster/ and client/cpp/";
   }
-  if (StartsWith(include, "proto/") && In(file, "server/") && !MayUseRpc(file)) {
+  // The layout of the shared-memory socket is plain structs.
+  const bool plain = include == "proto/shm_wire.h";
+  if (StartsWith(include, "proto/") && !plain && In(file, "server/") && !MayUseRpc(file)) {
     return "proto/ brings gRPC with it: include it in server/rpc/ and server/cluster/";
   }
   if (IsCudaHeader(include) && !In(file, "kernels/cuda/")) {

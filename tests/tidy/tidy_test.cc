@@ -227,6 +227,7 @@ TEST(VendorHeadersRule, FailsOutsideOfTheirHome) {
   EXPECT_THAT(VendorOf("server/match/a.cc", "grpcpp/grpcpp.h"), SizeIs(1));
   EXPECT_THAT(VendorOf("server/a.h", "semshare/v1/model.pb.h"), SizeIs(1));
   EXPECT_THAT(VendorOf("server/a.h", "proto/rpc_status.h"), SizeIs(1));
+  EXPECT_THAT(VendorOf("server/a.h", "proto/shm_wire.h"), IsEmpty());
   EXPECT_THAT(VendorOf("storage/a.cc", "google/protobuf/message.h"), SizeIs(1));
   EXPECT_THAT(VendorOf("kernels/cpu/a.cc", "cuda_runtime.h"), SizeIs(1));
   EXPECT_THAT(VendorOf("server/a.cc", "rocksdb/db.h"), SizeIs(1));
