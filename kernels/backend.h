@@ -6,6 +6,13 @@
 // one lane run in order; lanes run independently. Device memory must never be touched by the host:
 // copy it to host memory first.
 //
+// Host memory comes in two kinds. A device reaches what Allocate(kHost) gave or RegisterHost made
+// known; other host memory it does not. Large operands must be reachable: device memory or the
+// first kind (kernels/operands.h lists them: source and destination of a realign, matrices, tables
+// that stay). Everything else (rows, angles, ids, windows, codes, results, both ends of a copy) may
+// be any host memory: a backend carries it over in staging of the lane, and says
+// RESOURCE_EXHAUSTED, naming its limit, when it does not fit. The CPU backend reaches everything.
+//
 // A Backend is thread-safe. A Lane belongs to one thread at a time. An Event is thread-safe.
 // Enqueue* check every address against its span before any work is queued, and return
 // INVALID_ARGUMENT without queueing; a value that has no kernel is UNIMPLEMENTED, naming it.
@@ -252,6 +259,12 @@ class Backend {
   // RESOURCE_EXHAUSTED if there is not that much.
   virtual absl::StatusOr<Buffer> Allocate(MemoryKind kind, int64_t bytes) = 0;
 
+  // Makes host memory of the caller reachable, page-locking it where the device needs that; the
+  // Buffer undoes it when destroyed, and does not free the memory. For long-lived regions: it is
+  // slow. INVALID_ARGUMENT unless it is host memory of at least a byte; RESOURCE_EXHAUSTED if the
+  // system refuses to lock that much.
+  virtual absl::StatusOr<Buffer> RegisterHost(MemorySpan memory) = 0;
+
   // Borrows a lane; waits for one at most `timeout`, then RESOURCE_EXHAUSTED.
   virtual absl::StatusOr<Lane> AcquireLane(absl::Duration timeout) = 0;
 
@@ -260,7 +273,13 @@ class Backend {
 
   // REQUIRES: destination.bytes == source.bytes; the ranges do not overlap.
   virtual absl::Status EnqueueCopy(Lane& lane, MemorySpan destination, MemorySpan source) = 0;
-  virtual absl::Status EnqueueRealign(Lane& lane, const RealignArgs& args) = 0;
+  // One operation for many slabs, in the order given: neighbours that share their tables and shape
+  // (the planes of a model's layers) become one kernel on a device. Queues all or nothing: an error
+  // of item i is "realign[i]: ...". REQUIRES of the result: no slab reads what another one writes.
+  virtual absl::Status EnqueueRealign(Lane& lane, absl::Span<const RealignArgs> batch) = 0;
+  absl::Status EnqueueRealign(Lane& lane, const RealignArgs& args) {
+    return EnqueueRealign(lane, absl::MakeConstSpan(&args, 1));
+  }
   virtual absl::Status EnqueueProject(Lane& lane, const ProjectArgs& args) = 0;
   virtual absl::Status EnqueueSignature(Lane& lane, const SignatureArgs& args) = 0;
   virtual absl::Status EnqueueHammingTopK(Lane& lane, const HammingTopKArgs& args) = 0;

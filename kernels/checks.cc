@@ -224,6 +224,48 @@ absl::Status CheckRow(const RealignArgs& args, const RealignBounds& bounds, int6
   return absl::OkStatus();
 }
 
+// The extremes of the table looked at last: the planes of a batch share one.
+class ExtremesCache {
+ public:
+  const RowExtremes& For(const MemorySpan& span, absl::Span<const RealignRow> rows) {
+    if (!filled_ || span.address != address_ || rows.size() != count_) {
+      extremes_ = FindExtremes(rows);
+      address_ = span.address;
+      count_ = rows.size();
+      filled_ = true;
+    }
+    return extremes_;
+  }
+
+ private:
+  bool filled_ = false;
+  uintptr_t address_ = 0;
+  size_t count_ = 0;
+  RowExtremes extremes_;
+};
+
+absl::Status CheckRealignRows(const RealignArgs& args, ExtremesCache& cache) {
+  SEMSHARE_RETURN_IF_ERROR(CheckRealignShape(args));
+  RealignBounds bounds;
+  bounds.element_bytes = DtypeBytes(args.dtype);
+  bounds.row_bytes = int64_t{args.heads} * args.width * bounds.element_bytes;
+  SEMSHARE_RETURN_IF_ERROR(CheckView(args, bounds));
+  if (args.row_count == 0) return absl::OkStatus();
+  if (args.source.address == 0) return Invalid("source has no memory");
+  if ((args.source.address + static_cast<uintptr_t>(args.slab_offset)) % bounds.element_bytes) {
+    return Invalid("source + slab_offset is not aligned to the element size");
+  }
+  if (args.destination.memory.address == 0) return Invalid("destination.memory has no memory");
+  const absl::Span<const RealignRow> rows = HostTable<RealignRow>(args.rows, args.row_count);
+  // One cheap pass proves nearly every good table; only a table that it cannot prove is looked at
+  // row by row.
+  if (ExtremesFit(args, bounds, cache.For(args.rows, rows))) return absl::OkStatus();
+  for (size_t i = 0; i < rows.size(); ++i) {
+    SEMSHARE_RETURN_IF_ERROR(CheckRow(args, bounds, static_cast<int64_t>(i), rows[i]));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CheckQueries(const MemorySpan& queries, int64_t query_count, int32_t words) {
   SEMSHARE_RETURN_IF_ERROR(CheckRange("words", words, 1, kMaxCodeBits / 64));
   SEMSHARE_RETURN_IF_ERROR(CheckRange("query_count", query_count, 0, kMaxOffset));
@@ -258,6 +300,13 @@ absl::Status SupportsRawRealign(const RealignArgs& args) {
   return absl::OkStatus();
 }
 
+absl::Status CheckRegisterHost(const MemorySpan& memory) {
+  if (memory.kind != MemoryKind::kHost) return Invalid("memory is not host memory");
+  SEMSHARE_RETURN_IF_ERROR(CheckRange("memory.bytes", memory.bytes, 1, kMaxOffset));
+  if (memory.address == 0) return Invalid("memory has no address");
+  return absl::OkStatus();
+}
+
 absl::Status CheckCopy(const MemorySpan& destination, const MemorySpan& source) {
   if (source.bytes < 0 || destination.bytes != source.bytes) {
     return Invalid("destination has ", destination.bytes, " bytes: the source has ", source.bytes);
@@ -274,23 +323,20 @@ absl::Status CheckCopy(const MemorySpan& destination, const MemorySpan& source) 
 }
 
 absl::Status CheckRealign(const RealignArgs& args) {
-  SEMSHARE_RETURN_IF_ERROR(CheckRealignShape(args));
-  RealignBounds bounds;
-  bounds.element_bytes = DtypeBytes(args.dtype);
-  bounds.row_bytes = int64_t{args.heads} * args.width * bounds.element_bytes;
-  SEMSHARE_RETURN_IF_ERROR(CheckView(args, bounds));
-  if (args.row_count == 0) return absl::OkStatus();
-  if (args.source.address == 0) return Invalid("source has no memory");
-  if ((args.source.address + static_cast<uintptr_t>(args.slab_offset)) % bounds.element_bytes) {
-    return Invalid("source + slab_offset is not aligned to the element size");
-  }
-  if (args.destination.memory.address == 0) return Invalid("destination.memory has no memory");
-  const absl::Span<const RealignRow> rows = HostTable<RealignRow>(args.rows, args.row_count);
-  // One cheap pass proves nearly every good table; only a table that it cannot prove is looked at
-  // row by row.
-  if (ExtremesFit(args, bounds, FindExtremes(rows))) return absl::OkStatus();
-  for (size_t i = 0; i < rows.size(); ++i) {
-    SEMSHARE_RETURN_IF_ERROR(CheckRow(args, bounds, static_cast<int64_t>(i), rows[i]));
+  ExtremesCache cache;
+  return CheckRealignRows(args, cache);
+}
+
+absl::Status CheckRealignBatch(absl::Span<const RealignArgs> batch) {
+  SEMSHARE_RETURN_IF_ERROR(
+      CheckRange("batch.size", static_cast<int64_t>(batch.size()), 0, kMaxRealignBatch));
+  ExtremesCache cache;
+  for (size_t i = 0; i < batch.size(); ++i) {
+    absl::Status status = SupportsRawRealign(batch[i]);
+    if (status.ok()) status = CheckRealignRows(batch[i], cache);
+    if (status.ok()) continue;
+    if (batch.size() == 1) return status;
+    return absl::Status(status.code(), absl::StrCat("realign[", i, "]: ", status.message()));
   }
   return absl::OkStatus();
 }

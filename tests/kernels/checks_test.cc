@@ -358,5 +358,15 @@ TEST(ChecksTest, CopyAndChecksum) {
   EXPECT_TRUE(Names(CheckChecksum({span}, MemorySpan{64, 8, MemoryKind::kDevice}), "digests"));
 }
 
+TEST(ChecksTest, RealignBatchLimit) {
+  RealignArgs args;  // no rows
+  args.heads = args.width = 1;
+  args.destination = ContiguousView({}, 1, 1, args.dtype);
+  std::vector<RealignArgs> batch(static_cast<size_t>(kMaxRealignBatch), args);
+  EXPECT_EQ(CheckRealignBatch(batch), absl::OkStatus());
+  batch.push_back(args);
+  EXPECT_EQ(CheckRealignBatch(batch).code(), absl::StatusCode::kInvalidArgument);
+}
+
 }  // namespace
 }  // namespace semshare
