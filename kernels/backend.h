@@ -158,13 +158,27 @@ struct RealignRow {
   int64_t slot = 0;          // destination slot; < 0: the row is skipped
 };
 
-// How the source's bytes are stored. Frozen: stored on disk.
+// How the source's bytes are stored. Frozen: stored on disk. kRaw: elements of the dtype. The
+// others store an element in one byte, and one float32 scale for each head of each token:
+//
+//   chunk + slab_offset                              chunk + scale_offset
+//   |                                                |
+//   +-------------------+-------------------+-- ... -+----+----+-- ... -+----+-- ...
+//   | token 0, head 0   | token 0, head 1   |    pad |t0h0|t0h1|        |t1h0|
+//   +-------------------+-------------------+-- ... -+----+----+-- ... -+----+-- ...
+//     width bytes each                                 4 bytes each
+//
+// element = decode(byte) * scale, in fp32 (kernels/codec.h). One scale per head, because heads
+// differ in size by far more than the elements of one; apart from the payload, so that rows of it
+// stay aligned to 16 bytes and a reader takes one scale per head.
 enum class Codec : uint8_t { kRaw = 1, kFp8E4m3 = 2, kInt8 = 3 };
 
-// Gathers rows of one (layer, plane), rotates the rotary range, writes them to a view. Rotation is
-// in fp32 with one rounding at the store; rows without an angle are copied byte for byte.
+// Gathers rows of one (layer, plane), decodes them, rotates the rotary range, writes them to a view
+// of the dtype. Arithmetic is in fp32 with one rounding at the store; rows of kRaw without an angle
+// are copied byte for byte.
 // Row i is read at source + rows[i].chunk_offset + slab_offset + chunk_token * heads * width *
-// sizeof(element).
+// sizeof(stored element), its scales at source + rows[i].chunk_offset + scale_offset +
+// chunk_token * heads * sizeof(float).
 struct RealignArgs {
   Dtype dtype = Dtype::kFloat32;
   Codec codec = Codec::kRaw;
@@ -175,7 +189,8 @@ struct RealignArgs {
   RotaryPairing pairing = RotaryPairing::kHalfSplit;
   MemorySpan source;
   int64_t slab_offset = 0;
-  MemorySpan rows;  // RealignRow[row_count], host-readable or device
+  int64_t scale_offset = 0;  // a multiple of 4; codecs other than kRaw
+  MemorySpan rows;           // RealignRow[row_count], host-readable or device
   int64_t row_count = 0;
   MemorySpan angles;  // float[angle_rows][2][rotary_width / 2]: g cos, then g sin
   int64_t angle_rows = 0;
@@ -301,6 +316,24 @@ struct CpuBackendOptions {
 
 // The readable reference: runs each operation in the calling thread before Enqueue* returns.
 absl::StatusOr<std::unique_ptr<Backend>> NewCpuBackend(const CpuBackendOptions& options);
+
+struct CudaBackendOptions {
+  int device = 0;  // ordinal, 0..63
+  int lanes = 4;   // 1..256
+  // Of each of a lane's two pinned buffers and of its device buffer for tables: 1 MiB to 1 GiB.
+  // What one operation takes and gives in host memory, its operands aside, must fit; the rows and
+  // angles of a realign are cut into pieces that do.
+  int64_t staging_bytes = int64_t{16} << 20;
+  // Device memory of a lane for intermediate results: 1 MiB to 1 GiB.
+  int64_t scratch_bytes = int64_t{16} << 20;
+  // Loaded when the backend is made, by the loader's rules, so that a program runs without it.
+  std::string cublas_library = "libcublas.so.13";
+  absl::Status Validate() const;
+};
+
+// One GPU. FAILED_PRECONDITION saying why if there is no device that it can use, UNIMPLEMENTED if
+// this build has no CUDA backend, RESOURCE_EXHAUSTED if the device has not the memory.
+absl::StatusOr<std::unique_ptr<Backend>> NewCudaBackend(const CudaBackendOptions& options);
 
 }  // namespace semshare
 

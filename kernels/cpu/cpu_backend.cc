@@ -61,7 +61,7 @@ class CpuBackend final : public Backend {
   }
 
   absl::Status SupportsRealign(const RealignArgs& args) const override {
-    return SupportsRawRealign(args);
+    return KernelsSupportRealign(args);
   }
 
   absl::Status EnqueueCopy(Lane&, MemorySpan destination, MemorySpan source) override {

@@ -55,6 +55,13 @@ std::vector<BackendCase> AllBackends() {
        []() -> Made {
          return NewLateBackend({4, absl::InfiniteDuration()});
        }},
+      // As little memory as it takes: one is made for every test.
+      {"Cuda",
+       []() -> Made {
+         CudaBackendOptions options;
+         options.staging_bytes = options.scratch_bytes = int64_t{1} << 20;
+         return NewCudaBackend(options);
+       }},
   };
 }
 

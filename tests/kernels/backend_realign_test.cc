@@ -232,13 +232,16 @@ TEST_P(BackendRealignTest, UnsupportedIsNotFailed) {
   RealignArgs args;
   args.heads = 1;
   args.width = 4;
-  for (const Codec codec : {Codec::kFp8E4m3, Codec::kInt8}) {
+  for (const Codec codec : {Codec::kRaw, Codec::kFp8E4m3, Codec::kInt8}) {
     args.codec = codec;
-    const absl::Status status = backend_->SupportsRealign(args);
-    EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
-    EXPECT_NE(status.message().find("supported: raw"), absl::string_view::npos) << status;
-    EXPECT_EQ(backend_->EnqueueRealign(lane_, args).code(), absl::StatusCode::kUnimplemented);
+    EXPECT_EQ(backend_->SupportsRealign(args), absl::OkStatus());
   }
+  args.codec = static_cast<Codec>(7);
+  const absl::Status unknown = backend_->SupportsRealign(args);
+  EXPECT_EQ(unknown.code(), absl::StatusCode::kUnimplemented);
+  EXPECT_NE(unknown.message().find("codec 7"), absl::string_view::npos) << unknown;
+  EXPECT_NE(unknown.message().find("raw, fp8_e4m3, int8"), absl::string_view::npos) << unknown;
+  EXPECT_EQ(backend_->EnqueueRealign(lane_, args).code(), absl::StatusCode::kUnimplemented);
   args.codec = Codec::kRaw;
   args.dtype = static_cast<Dtype>(9);
   const absl::Status status = backend_->EnqueueRealign(lane_, args);

@@ -205,7 +205,7 @@ class LateBackendImpl final : public LateBackend {
   }
 
   absl::Status SupportsRealign(const RealignArgs& args) const override {
-    return SupportsRawRealign(args);
+    return KernelsSupportRealign(args);
   }
 
   absl::Status EnqueueCopy(Lane& lane, MemorySpan destination, MemorySpan source) override {
