@@ -3,8 +3,9 @@
 #
 #   deploy/quickstart.sh [ARGUMENT...]     arguments go to `python -m semshare.quickstart`
 #
-# It can be interrupted and run again; what is done is not done twice. Its data is in
-# build/quickstart, made anew each time.
+# It can be interrupted and run again; what is done is not done twice. Its store is in
+# build/quickstart, made anew each time; while a broker still runs on it, it is left alone and the
+# script ends.
 set -euo pipefail
 # shellcheck source=deploy/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -33,12 +34,11 @@ main() {
   heading "Building (2 of 3)"
   build
   heading "Running the scenario on a real model (3 of 3)"
-  rm -rf "$data_dir"
   # The model is in a package; nothing is to be fetched from a hub.
   # Model threads that spin while they wait would take the broker's core.
   OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE} HF_HUB_OFFLINE=1 \
     "$semshare_venv/bin/python" -u -m semshare.quickstart \
-    --semshared "$semshared" --semsharectl "$semsharectl" --data_dir "$data_dir" "$@"
+    --semshared "$semshared" --semsharectl "$semsharectl" --data_dir "$data_dir" --fresh "$@"
 }
 
 main "$@"

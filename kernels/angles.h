@@ -19,7 +19,8 @@ struct PositionPair {
   bool operator==(const PositionPair&) const = default;
 };
 
-// float[pairs][2][width / 2]: g cos phi, then g sin phi, with cos and sin in fp64 and one rounding.
+// float[pairs][2][width / 2]: g cos phi, then g sin phi, formed in fp64 with one rounding to fp32.
+// Fast where neighbours in `pairs` move by the same distance.
 // phi_j = angle(target, f_j) - angle(source, f_j), g = 1 (source and target share one table).
 std::vector<float> BuildAngleTable(const RotaryDescriptor& rotary,
                                    absl::Span<const PositionPair> pairs);

@@ -142,6 +142,9 @@ struct PlaneView {
   int64_t element_stride = 0;
 
   constexpr int64_t Offset(int64_t slot, int64_t head, int64_t element) const {
+    // Not paged: the two divisions would cost more than a short row's copy.
+    if (block_tokens == 1)
+      return slot * block_stride + head * head_stride + element * element_stride;
     return (slot / block_tokens) * block_stride + (slot % block_tokens) * token_stride +
            head * head_stride + element * element_stride;
   }

@@ -10,11 +10,15 @@ namespace semshare {
 absl::Status BrokerOptions::Validate() const {
   SEMSHARE_RETURN_IF_ERROR(limits.Validate());
   SEMSHARE_RETURN_IF_ERROR(chunks.Validate());
+  SEMSHARE_RETURN_IF_ERROR(regions.Validate());
   if (model_memory_bytes <= 0) {
     return absl::InvalidArgumentError("model_memory_bytes must be positive");
   }
   if (lease_timeout_ms <= 0 || lease_memory_ms < 0 || upload_timeout_ms <= 0) {
     return absl::InvalidArgumentError("lease and upload times must be positive");
+  }
+  if (max_lease_ms < lease_timeout_ms) {
+    return absl::InvalidArgumentError("max_lease_ms must not be below lease_timeout_ms");
   }
   if (!(default_kl_target > 0) || !(default_minimum_gain >= 0)) {
     return absl::InvalidArgumentError(
@@ -38,7 +42,9 @@ Broker::Broker(const BrokerOptions& options, Backend* backend, DiskTier* disk,
       disk_(disk),
       clock_(std::move(clock)),
       models_(backend, disk, std::move(parser), options.limits, options.model_memory_bytes),
-      leases_(options.limits.max_leases, options.lease_timeout_ms, options.lease_memory_ms),
+      regions_(options.regions),
+      leases_(options.limits.max_leases, options.lease_timeout_ms, options.max_lease_ms,
+              options.lease_memory_ms),
       open_uploads_(std::make_shared<std::atomic<int64_t>>(0)) {}
 
 Broker::~Broker() = default;
@@ -91,7 +97,49 @@ absl::StatusOr<RegisterResult> Broker::RegisterModel(std::string_view tenant,
   SEMSHARE_RETURN_IF_ERROR(CheckOpen());
   absl::StatusOr<RegisterResult> result = models_.Register(tenant, registration);
   if (absl::IsFailedPrecondition(result.status())) ++metrics_.probe_failures;
+  if (!result.ok()) return result;
+  // A model whose record was unreadable at start has references that no index knows.
+  SEMSHARE_RETURN_IF_ERROR(Reindex(MakeNamespaceId(tenant, registration.info.fingerprint)));
   return result;
+}
+
+// Brings the index entry of a reference in line with the catalog, which alone decides whether the
+// reference exists. Whoever changes the catalog calls this afterwards. No lock spans both; a change
+// that comes in between is seen by the second look.
+absl::Status Broker::SyncIndex(const NamespaceId& ns, const ReferenceId& id) {
+  while (true) {
+    const ModelPtr model = models_.FindByNamespace(ns);
+    if (model == nullptr) return absl::OkStatus();  // its index is gone with it
+    const ReferencePtr reference = catalog_->Find(ns, id);
+    if (reference != nullptr) {
+      const Manifest& manifest = reference->manifest;
+      SEMSHARE_RETURN_IF_ERROR(
+          model->index->Add(manifest.id, manifest.token_ids, manifest.signatures));
+    } else {
+      model->index->Remove(id);
+    }
+    const bool exists = catalog_->Find(ns, id) != nullptr;
+    if (exists == (reference != nullptr) && models_.FindByNamespace(ns) == model) {
+      return absl::OkStatus();
+    }
+  }
+}
+
+absl::Status Broker::Reindex(const NamespaceId& ns) {
+  const ModelPtr model = models_.FindByNamespace(ns);
+  if (model == nullptr || model->index->stats().references == catalog_->size(ns)) {
+    return absl::OkStatus();
+  }
+  ReferenceId after;
+  while (true) {
+    const std::vector<ReferencePtr> page =
+        catalog_->List(ns, ns, after, options_.limits.max_list_page);
+    if (page.empty()) return absl::OkStatus();
+    after = page.back()->manifest.id;
+    for (const ReferencePtr& reference : page) {
+      SEMSHARE_RETURN_IF_ERROR(SyncIndex(ns, reference->manifest.id));
+    }
+  }
 }
 
 std::vector<ModelPtr> Broker::ListModels(std::string_view tenant) const {

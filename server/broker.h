@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -28,6 +29,7 @@
 #include "server/match/planner.h"
 #include "server/metrics.h"
 #include "server/model_registry.h"
+#include "server/transport/region_table.h"
 #include "server/upload.h"
 #include "storage/catalog.h"
 #include "storage/chunk_store.h"
@@ -37,8 +39,10 @@ namespace semshare {
 struct BrokerOptions {
   Limits limits;
   ChunkStoreOptions chunks;
+  RegionLimits regions;
   int64_t model_memory_bytes = int64_t{4} << 30;
   int64_t lease_timeout_ms = 30000;
+  int64_t max_lease_ms = 600000;      // streams do not extend a lease beyond this
   int64_t lease_memory_ms = 600000;   // how long an ended lease is remembered
   int64_t upload_timeout_ms = 30000;  // between BeginPut and WriteKv
   double sigma_limit = 0.3;           // of the sentinels (PlanRequest); 0: no gate
@@ -121,6 +125,9 @@ using FindResult = std::variant<MatchResult, NoMatch>;
 struct MatchOutcome {
   ResultKind kind = ResultKind::kMiss;
   uint64_t recomputed_token_layers = 0;
+  double seconds_saved = 0;         // negative: reuse was slower
+  std::optional<double> shadow_kl;  // nats, of a shadow prefill
+  std::string fallback_reason;      // "sigma", or whatever else made the worker fall back
 };
 
 // A reference by id, by alias, or by a prefix of its hexadecimal id; the first that is set.
@@ -147,6 +154,7 @@ struct BrokerStats {
   int64_t disk_bytes = 0;
   int64_t leases = 0;
   int64_t uploads = 0;
+  RegionTable::Stats regions;
   bool draining = false;
 };
 
@@ -167,6 +175,8 @@ class Broker {
   Backend* backend() const { return backend_; }
   MemorySpan arena() const { return chunks_->arena(); }
   Metrics& metrics() { return metrics_; }
+  // Memory that workers of this host share.
+  RegionTable* regions() { return &regions_; }
   int64_t now_ms() const { return clock_(); }
 
   // --- models ---
@@ -190,6 +200,7 @@ class Broker {
                             const MatchOutcome& outcome);
 
   // --- administration ---
+  // DATA_LOSS if the record of a chunk was found bad: putting the prompt again heals it.
   absl::StatusOr<ReferenceDetail> Describe(std::string_view tenant, const ReferenceName& name);
   absl::Status SetPinned(std::string_view tenant, const ReferenceName& name, bool pinned);
   absl::Status Delete(std::string_view tenant, const ReferenceName& name);
@@ -236,14 +247,14 @@ class Broker {
   // broker_put.cc
   absl::Status CheckPut(const Model& model, const PutRequest& request) const;
   absl::StatusOr<Manifest> MakeManifest(const Model& model, const PutRequest& request) const;
-  absl::StatusOr<PutTicket> PutHeld(const Model& model, Manifest manifest,
-                                    std::vector<ChunkRef> held);
+  absl::Status ClaimUpload();
+  int64_t UploadsLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::StatusOr<PutTicket> PutHeld(Manifest manifest, std::vector<ChunkRef> held);
   absl::StatusOr<std::vector<ChunkDraft>> ReserveMissing(const std::vector<ChunkMeta>& metas,
                                                          const std::vector<ChunkRef>& held);
   absl::StatusOr<ChunkDraft> ReserveOne(const ChunkMeta& meta);
   bool EvictOneMemoryReference();
-  absl::StatusOr<PutResult> Store(const Model& model, Manifest manifest,
-                                  std::vector<ChunkRef> refs);
+  absl::StatusOr<PutResult> Store(Manifest manifest, std::vector<ChunkRef> refs);
 
   // broker_match.cc
   absl::Status CheckFind(const Model& model, const FindRequest& request) const;
@@ -256,15 +267,20 @@ class Broker {
   absl::StatusOr<FindResult> Finish(ModelPtr model, std::string_view tenant,
                                     const FindRequest& request, Found found);
   absl::StatusOr<std::shared_ptr<MatchLease>> PinMatch(ModelPtr model, std::string_view tenant,
-                                                       Found found);
+                                                       int64_t target_tokens, Found found);
   FindResult Miss(NoMatchReason reason, std::string detail);
 
   // broker_admin.cc
   absl::StatusOr<ModelPtr> ResolveModel(std::string_view tenant, std::string_view fingerprint);
   absl::StatusOr<ReferencePtr> Resolve(std::string_view tenant, const ReferenceName& name,
                                        ModelPtr* model);
-  absl::Status Remove(const ReferencePtr& reference);
+  absl::StatusOr<bool> Remove(const ReferencePtr& reference);
+  absl::Status RemoveAll(const NamespaceId& ns, int64_t* removed);
   void RemoveExpired(int64_t now_ms);
+
+  // broker.cc
+  absl::Status SyncIndex(const NamespaceId& ns, const ReferenceId& id);
+  absl::Status Reindex(const NamespaceId& ns);
 
   const BrokerOptions options_;
   Backend* const backend_;
@@ -276,11 +292,14 @@ class Broker {
   ModelRegistry models_;
   std::unique_ptr<ChunkStore> chunks_;
   std::unique_ptr<Catalog> catalog_;
+  RegionTable regions_;
   LeaseTable leases_;
   std::atomic<bool> draining_{false};
 
   mutable Mutex mutex_;
   absl::flat_hash_map<std::string, PendingUpload> uploads_ ABSL_GUARDED_BY(mutex_);
+  // Between the check of the limit and their place in uploads_.
+  int64_t beginning_uploads_ ABSL_GUARDED_BY(mutex_) = 0;
   // Uploads that a stream has taken count until they are committed or dropped.
   std::shared_ptr<std::atomic<int64_t>> open_uploads_;
 };

@@ -51,6 +51,11 @@ absl::StatusOr<ReferenceDetail> Broker::Describe(std::string_view tenant,
   detail.model = model->info.fingerprint;
   for (const ChunkId& id : detail.reference->manifest.chunks) {
     const ChunkState state = chunks_->Describe(id);
+    if (state.quarantined) {
+      return absl::DataLossError(absl::StrCat(
+          "reference ", detail.reference->manifest.id.ToHex(), ": the record of its chunk ",
+          detail.chunks, " (", id.ToHex(), ") is bad; put the prompt again, or delete it"));
+    }
     ++detail.chunks;
     detail.shared_chunks += state.references > 1 ? 1 : 0;
     detail.device_bytes += state.resident ? state.bytes : 0;
@@ -71,16 +76,32 @@ absl::Status Broker::SetPinned(std::string_view tenant, const ReferenceName& nam
 absl::Status Broker::Delete(std::string_view tenant, const ReferenceName& name) {
   ModelPtr model;
   SEMSHARE_ASSIGN_OR_RETURN(const ReferencePtr reference, Resolve(tenant, name, &model));
-  return Remove(reference);
+  absl::Status deleted = catalog_->Delete(model->ns, reference->manifest.id).status();
+  SEMSHARE_RETURN_IF_ERROR(SyncIndex(model->ns, reference->manifest.id));
+  return deleted;
 }
 
-// Out of the index first, so that no new match finds it.
-absl::Status Broker::Remove(const ReferencePtr& reference) {
+// Removes what was decided on, and nothing that was put or edited since; false if it was. From the
+// catalog first: where the disk refuses, the reference stays, and is found.
+absl::StatusOr<bool> Broker::Remove(const ReferencePtr& reference) {
   const Manifest& manifest = reference->manifest;
-  for (const ModelPtr& model : models_.All()) {
-    if (model->ns == manifest.ns) model->index->Remove(manifest.id);
+  const absl::Status deleted = catalog_->Delete(manifest.ns, manifest.id, reference).status();
+  if (absl::IsNotFound(deleted)) return false;
+  SEMSHARE_RETURN_IF_ERROR(deleted);
+  SEMSHARE_RETURN_IF_ERROR(SyncIndex(manifest.ns, manifest.id));
+  return true;
+}
+
+absl::Status Broker::RemoveAll(const NamespaceId& ns, int64_t* removed) {
+  while (true) {
+    const std::vector<ReferencePtr> page =
+        catalog_->List(ns, {}, {}, options_.limits.max_list_page);
+    if (page.empty()) return absl::OkStatus();
+    for (const ReferencePtr& reference : page) {
+      SEMSHARE_ASSIGN_OR_RETURN(const bool gone, Remove(reference));
+      *removed += gone ? 1 : 0;
+    }
   }
-  return catalog_->Delete(manifest.ns, manifest.id).status();
 }
 
 absl::StatusOr<std::vector<ReferencePtr>> Broker::List(std::string_view tenant,
@@ -102,17 +123,11 @@ absl::StatusOr<std::vector<ReferencePtr>> Broker::List(std::string_view tenant,
 absl::StatusOr<Broker::Deleted> Broker::DeleteTenant(std::string_view tenant) {
   Deleted deleted;
   for (const ModelPtr& model : models_.List(tenant)) {
-    while (true) {
-      const std::vector<ReferencePtr> page =
-          catalog_->List(model->ns, {}, {}, options_.limits.max_list_page);
-      if (page.empty()) break;
-      for (const ReferencePtr& reference : page) {
-        SEMSHARE_RETURN_IF_ERROR(Remove(reference));
-        ++deleted.references;
-      }
-    }
+    SEMSHARE_RETURN_IF_ERROR(RemoveAll(model->ns, &deleted.references));
     SEMSHARE_RETURN_IF_ERROR(models_.Delete(tenant, model->info.fingerprint));
     ++deleted.models;
+    // Puts that committed in between; later ones see that their model is gone.
+    SEMSHARE_RETURN_IF_ERROR(RemoveAll(model->ns, &deleted.references));
   }
   return deleted;
 }
@@ -129,8 +144,8 @@ absl::StatusOr<int64_t> Broker::TrimByTime(std::string_view tenant, int64_t used
       for (const ReferencePtr& reference : page) {
         if (reference->manifest.pinned || reference->used_unix_ms.load() >= used_before_ms)
           continue;
-        SEMSHARE_RETURN_IF_ERROR(Remove(reference));
-        ++removed;
+        SEMSHARE_ASSIGN_OR_RETURN(const bool gone, Remove(reference));
+        removed += gone ? 1 : 0;
       }
     }
   }
@@ -151,10 +166,11 @@ void Broker::RemoveExpired(int64_t now_ms) {
       if (manifest.expires_unix_ms == 0 || manifest.expires_unix_ms > now_ms || manifest.pinned) {
         continue;
       }
-      if (Remove(reference).ok()) {
-        ++metrics_.references_expired;
-      } else {
+      const absl::StatusOr<bool> gone = Remove(reference);
+      if (!gone.ok()) {
         ++metrics_.maintenance_errors;
+      } else if (*gone) {
+        ++metrics_.references_expired;
       }
     }
   }
@@ -167,17 +183,16 @@ BrokerStats Broker::Stats() const {
   stats.chunks = chunks_->stats();
   stats.disk_bytes = disk_->BytesUsed();
   stats.leases = leases_.active();
+  stats.regions = regions_.stats();
   stats.draining = draining();
   MutexLock lock(&mutex_);
-  stats.uploads = static_cast<int64_t>(uploads_.size()) + open_uploads_->load();
+  stats.uploads = UploadsLocked();
   return stats;
 }
 
 std::string Broker::FingerprintOf(const NamespaceId& ns) const {
-  for (const ModelPtr& model : models_.All()) {
-    if (model->ns == ns) return model->info.fingerprint;
-  }
-  return "";
+  const ModelPtr model = models_.FindByNamespace(ns);
+  return model == nullptr ? "" : model->info.fingerprint;
 }
 
 }  // namespace semshare

@@ -13,6 +13,7 @@
 namespace semshare {
 namespace {
 
+constexpr size_t kMaxFallbackReasonBytes = 64;
 constexpr int64_t kDefaultQuestionTokens = 20;
 // Fuzzy partners must estimate at least this cosine.
 constexpr double kFuzzySimilarityFloor = 0.5;
@@ -72,6 +73,40 @@ int64_t QuestionTokens(const FindRequest& request) {
                   request.question_tokens > 0 ? request.question_tokens : kDefaultQuestionTokens);
 }
 
+absl::Status CheckCost(const CostModel& cost, const Limits& limits) {
+  if (!(cost.transfer_bytes_per_second >= 0) || !std::isfinite(cost.transfer_bytes_per_second)) {
+    return absl::InvalidArgumentError(
+        "worker_cost.transfer_bytes_per_second: must be finite and not negative");
+  }
+  if (static_cast<int>(cost.prefill.size()) > limits.max_prefill_points) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("worker_cost.prefill: at most ", limits.max_prefill_points, " points"));
+  }
+  int64_t last = 0;
+  for (const CostModel::Point& point : cost.prefill) {
+    if (point.tokens <= last || !(point.seconds > 0) || !std::isfinite(point.seconds)) {
+      return absl::InvalidArgumentError(
+          "worker_cost.prefill: tokens must ascend and seconds be positive");
+    }
+    last = point.tokens;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckOutcome(const MatchOutcome& outcome) {
+  if (!std::isfinite(outcome.seconds_saved)) {
+    return absl::InvalidArgumentError("outcome.seconds_saved: must be finite");
+  }
+  if (outcome.shadow_kl && !(*outcome.shadow_kl >= 0 && std::isfinite(*outcome.shadow_kl))) {
+    return absl::InvalidArgumentError("outcome.shadow_kl: must be finite and not negative");
+  }
+  if (outcome.fallback_reason.size() > kMaxFallbackReasonBytes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("outcome.fallback_reason: at most ", kMaxFallbackReasonBytes, " bytes"));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::Status Broker::CheckFind(const Model& model, const FindRequest& request) const {
@@ -98,15 +133,10 @@ absl::Status Broker::CheckFind(const Model& model, const FindRequest& request) c
   if (request.question_tokens < 0 || request.question_tokens > tokens) {
     return absl::InvalidArgumentError("question_tokens: longer than the prompt");
   }
-  int64_t last = 0;
-  for (const CostModel::Point& point : request.cost.prefill) {
-    if (point.tokens <= last || !(point.seconds > 0) || !std::isfinite(point.seconds)) {
-      return absl::InvalidArgumentError(
-          "worker_cost.prefill: tokens must ascend and seconds be positive");
-    }
-    last = point.tokens;
+  if (request.minimum_gain > 0 && request.cost.prefill.empty()) {
+    return absl::InvalidArgumentError("minimum_gain: needs worker_cost");
   }
-  return absl::OkStatus();
+  return CheckCost(request.cost, options_.limits);
 }
 
 FindResult Broker::Miss(NoMatchReason reason, std::string detail) {
@@ -188,7 +218,9 @@ absl::StatusOr<Broker::Found> Broker::AlignPaper(const Model& model, const FindR
   if (PaperSimilarity(distance, paper) < paper.similarity_trigger) return Found{};
   Found found;
   SEMSHARE_ASSIGN_OR_RETURN(
-      found.alignment, PaperAlign(request.token_ids, sources[0]->manifest.token_ids, *model.space));
+      found.alignment,
+      PaperAlign({request.token_ids, request.tags},
+                 {sources[0]->manifest.token_ids, sources[0]->manifest.tags}, *model.space));
   found.references = std::move(sources);
   return found;
 }
@@ -276,7 +308,7 @@ absl::StatusOr<FindResult> Broker::Finish(ModelPtr model, std::string_view tenan
   }
   const int64_t matched = found.alignment.matched_tokens;
   absl::StatusOr<std::shared_ptr<MatchLease>> lease =
-      PinMatch(std::move(model), tenant, std::move(found));
+      PinMatch(std::move(model), tenant, tokens, std::move(found));
   if (!lease.ok()) {
     return Miss(NoMatchReason::kChunksUnavailable, lease.status().ToString());
   }
@@ -294,13 +326,15 @@ absl::StatusOr<FindResult> Broker::Finish(ModelPtr model, std::string_view tenan
 }
 
 absl::StatusOr<std::shared_ptr<MatchLease>> Broker::PinMatch(ModelPtr model,
-                                                             std::string_view tenant, Found found) {
+                                                             std::string_view tenant,
+                                                             int64_t target_tokens, Found found) {
   auto lease = std::make_shared<MatchLease>();
   lease->id = RandomId();
   lease->tenant = std::string(tenant);
   lease->model = std::move(model);
   lease->references = std::move(found.references);
   lease->segments = std::move(found.alignment.segments);
+  lease->target_tokens = target_tokens;
   lease->matched_tokens = found.alignment.matched_tokens;
   for (const ReferencePtr& reference : lease->references) {
     lease->chunk_offsets.emplace_back(reference->manifest.chunks.size(), -1);
@@ -333,10 +367,16 @@ absl::StatusOr<MatchLeasePtr> Broker::OpenLease(std::string_view tenant,
 
 absl::Status Broker::ReleaseMatch(std::string_view tenant, std::string_view lease_id,
                                   const MatchOutcome& outcome) {
+  SEMSHARE_RETURN_IF_ERROR(CheckOutcome(outcome));
   SEMSHARE_ASSIGN_OR_RETURN(const bool ended, leases_.Release(tenant, lease_id, now_ms()));
   if (!ended) return absl::OkStatus();
   ++metrics_.outcomes[static_cast<int>(outcome.kind)];
   metrics_.recomputed_token_layers += outcome.recomputed_token_layers;
+  metrics_.saved_seconds.Observe(std::max(0.0, outcome.seconds_saved));
+  if (outcome.shadow_kl) metrics_.shadow_kl.Observe(*outcome.shadow_kl);
+  if (outcome.kind == ResultKind::kFallback) {
+    ++(outcome.fallback_reason == "sigma" ? metrics_.fallbacks_sigma : metrics_.fallbacks_other);
+  }
   return absl::OkStatus();
 }
 

@@ -16,29 +16,6 @@ namespace {
 // A reference that is not on disk can only be evicted whole; how many are tried for one put.
 constexpr int kMaxEvictionsPerChunk = 16;
 
-std::vector<ChunkMeta> MakeMetas(const Manifest& manifest) {
-  std::vector<ChunkMeta> metas(manifest.chunks.size());
-  const int64_t total = static_cast<int64_t>(manifest.token_ids.size());
-  for (size_t c = 0; c < metas.size(); ++c) {
-    const int64_t begin = static_cast<int64_t>(c) * kChunkTokens;
-    const int64_t end = std::min(begin + kChunkTokens, total);
-    metas[c].id = manifest.chunks[c];
-    if (c > 0) metas[c].parent = manifest.chunks[c - 1];
-    metas[c].ns = manifest.ns;
-    metas[c].token_ids.assign(manifest.token_ids.begin() + begin, manifest.token_ids.begin() + end);
-    for (const ContentTag& tag : manifest.tags) {
-      const int64_t tag_begin = std::max(tag.begin, begin);
-      const int64_t tag_end = std::min(tag.end, end);
-      if (tag_begin < tag_end) {
-        metas[c].tags.push_back({tag_begin - begin, tag_end - begin, tag.digest});
-      }
-    }
-    metas[c].bytes = manifest.chunk_bytes;
-    metas[c].priority = manifest.priority;
-  }
-  return metas;
-}
-
 }  // namespace
 
 absl::Status Broker::CheckPut(const Model& model, const PutRequest& request) const {
@@ -97,39 +74,52 @@ absl::StatusOr<PutTicket> Broker::BeginPut(std::string_view tenant, const PutReq
     }
   }
   SEMSHARE_ASSIGN_OR_RETURN(Manifest manifest, MakeManifest(*model, request));
-  const std::vector<ChunkMeta> metas = MakeMetas(manifest);
+  const std::vector<ChunkMeta> metas = MakeChunkMetas(
+      manifest.ns, manifest.token_ids, manifest.tags, manifest.chunk_bytes, manifest.priority);
   std::vector<ChunkRef> held = chunks_->FindAll(metas);
   const bool all_held =
       std::none_of(held.begin(), held.end(), [](const ChunkRef& ref) { return ref.id().empty(); });
-  if (all_held) return PutHeld(*model, std::move(manifest), std::move(held));
+  if (all_held) return PutHeld(std::move(manifest), std::move(held));
 
-  {
+  SEMSHARE_RETURN_IF_ERROR(ClaimUpload());
+  absl::StatusOr<std::vector<ChunkDraft>> drafts = ReserveMissing(metas, held);
+  if (!drafts.ok()) {
     MutexLock lock(&mutex_);
-    if (static_cast<int64_t>(uploads_.size()) + open_uploads_->load() >=
-        options_.limits.max_uploads) {
-      return absl::ResourceExhaustedError(
-          absl::StrCat("all ", options_.limits.max_uploads, " uploads are in use"));
-    }
+    --beginning_uploads_;
+    return drafts.status();
   }
-  SEMSHARE_ASSIGN_OR_RETURN(std::vector<ChunkDraft> drafts, ReserveMissing(metas, held));
   PutTicket ticket;
   ticket.upload_id = RandomId();
   ticket.reference = manifest.id;
   ticket.timeout_ms = options_.upload_timeout_ms;
   auto upload = std::make_unique<Upload>(model, std::move(manifest), std::move(held),
-                                         std::move(drafts), arena());
+                                         *std::move(drafts), arena());
   ticket.missing = upload->missing();
+  const int64_t deadline_ms = now_ms() + options_.upload_timeout_ms;
   MutexLock lock(&mutex_);
-  uploads_[ticket.upload_id] = {std::string(tenant), now_ms() + options_.upload_timeout_ms,
-                                std::move(upload)};
+  --beginning_uploads_;
+  uploads_[ticket.upload_id] = {std::string(tenant), deadline_ms, std::move(upload)};
   return ticket;
 }
 
+int64_t Broker::UploadsLocked() const {
+  return static_cast<int64_t>(uploads_.size()) + beginning_uploads_ + open_uploads_->load();
+}
+
+// Counts the upload before its memory is taken, so that no two puts take the last place.
+absl::Status Broker::ClaimUpload() {
+  MutexLock lock(&mutex_);
+  if (UploadsLocked() >= options_.limits.max_uploads) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("all ", options_.limits.max_uploads, " uploads are in use"));
+  }
+  ++beginning_uploads_;
+  return absl::OkStatus();
+}
+
 // Nothing has to be sent: the same prompt again, or a prefix of whole chunks of a longer one.
-absl::StatusOr<PutTicket> Broker::PutHeld(const Model& model, Manifest manifest,
-                                          std::vector<ChunkRef> held) {
-  SEMSHARE_ASSIGN_OR_RETURN(const PutResult result,
-                            Store(model, std::move(manifest), std::move(held)));
+absl::StatusOr<PutTicket> Broker::PutHeld(Manifest manifest, std::vector<ChunkRef> held) {
+  SEMSHARE_ASSIGN_OR_RETURN(const PutResult result, Store(std::move(manifest), std::move(held)));
   PutTicket ticket;
   ticket.reference = result.reference;
   ticket.visible = result.visible;
@@ -154,9 +144,11 @@ bool Broker::EvictOneMemoryReference() {
     ns = page.back()->manifest.ns;
     id = page.back()->manifest.id;
   }
-  if (oldest == nullptr || !Remove(oldest).ok()) return false;
-  ++metrics_.references_evicted;
-  return true;
+  if (oldest == nullptr) return false;
+  const absl::StatusOr<bool> removed = Remove(oldest);
+  if (!removed.ok()) return false;
+  if (*removed) ++metrics_.references_evicted;
+  return true;  // if it was put again meanwhile, another one may go
 }
 
 absl::StatusOr<ChunkDraft> Broker::ReserveOne(const ChunkMeta& meta) {
@@ -205,33 +197,36 @@ absl::StatusOr<PutResult> Broker::Commit(std::unique_ptr<Upload> upload) {
     if (ref.id().empty()) ref = std::move(published[next++]);
   }
   SEMSHARE_ASSIGN_OR_RETURN(const PutResult result,
-                            Store(*parts.model, std::move(parts.manifest), std::move(parts.held)));
+                            Store(std::move(parts.manifest), std::move(parts.held)));
   ++metrics_.puts_committed;
   metrics_.commit_seconds.Observe(static_cast<double>(now_ms() - begin) * 1e-3);
   return result;
 }
 
 // Chunks first, then the manifest, then the index: a reference is found only when it is whole.
-absl::StatusOr<PutResult> Broker::Store(const Model& model, Manifest manifest,
-                                        std::vector<ChunkRef> refs) {
+absl::StatusOr<PutResult> Broker::Store(Manifest manifest, std::vector<ChunkRef> refs) {
   const ReferencePtr before = catalog_->Find(manifest.ns, manifest.id);
   if (before != nullptr) {
     // The same prompt again: it keeps what the new put does not say.
     manifest.durable = manifest.durable || before->manifest.durable;
     manifest.pinned = before->manifest.pinned;
     manifest.created_unix_ms = before->manifest.created_unix_ms;
+    if (manifest.priority == 0) manifest.priority = before->manifest.priority;
     if (manifest.importance.empty()) manifest.importance = before->manifest.importance;
   }
   if (manifest.durable) SEMSHARE_RETURN_IF_ERROR(chunks_->Persist(manifest.chunks));
   const PutResult result{manifest.id, true, manifest.durable};
-  const std::vector<uint32_t> ids = manifest.token_ids;
-  const std::vector<uint64_t> signatures = manifest.signatures;
   SEMSHARE_ASSIGN_OR_RETURN(const ReferencePtr reference,
                             catalog_->Put(std::move(manifest), std::move(refs)));
   reference->used_unix_ms.store(now_ms());
-  if (before == nullptr) {
-    SEMSHARE_RETURN_IF_ERROR(model.index->Add(result.reference, ids, signatures));
+  const NamespaceId& ns = reference->manifest.ns;
+  if (models_.FindByNamespace(ns) == nullptr) {
+    // The tenant was deleted while this put was under way: nothing of it may stay.
+    SEMSHARE_RETURN_IF_ERROR(Remove(reference).status());
+    return absl::NotFoundError("model: was deleted during the put");
   }
+  // Always, not for new ones only: an earlier attempt may have ended before this line.
+  SEMSHARE_RETURN_IF_ERROR(SyncIndex(ns, result.reference));
   return result;
 }
 

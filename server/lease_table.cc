@@ -2,6 +2,7 @@
 
 #include <sys/random.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -23,7 +24,8 @@ absl::Status LeaseTable::Add(MatchLeasePtr lease, int64_t now_ms) {
   ++active_;
   const std::string id = lease->id;
   std::string tenant = lease->tenant;
-  entries_[id] = Entry{State::kActive, std::move(tenant), now_ms + timeout_ms_, std::move(lease)};
+  entries_[id] = Entry{State::kActive, std::move(tenant), now_ms + timeout_ms_, now_ms + max_ms_,
+                       std::move(lease)};
   return absl::OkStatus();
 }
 
@@ -47,7 +49,7 @@ absl::StatusOr<MatchLeasePtr> LeaseTable::Open(std::string_view tenant, std::str
     ended = EndLocked(&entry, State::kExpired, now_ms);
   }
   if (entry.state == State::kExpired) return absl::AbortedError("lease_id: the lease expired");
-  entry.deadline_ms = now_ms + timeout_ms_;
+  entry.deadline_ms = std::min(now_ms + timeout_ms_, entry.last_deadline_ms);
   return entry.lease;
 }
 

@@ -29,6 +29,7 @@ struct MatchLease {
   ModelPtr model;
   std::vector<ReferencePtr> references;  // by Segment::reference
   std::vector<Segment> segments;
+  int64_t target_tokens = 0;
   int64_t matched_tokens = 0;
   std::vector<ChunkPin> pins;
   // Per reference, per chunk of it: offset in the arena, -1 where the match needs no row of it.
@@ -41,17 +42,18 @@ std::string RandomId();
 
 class LeaseTable {
  public:
-  // At most `limit` active leases; one ended is remembered for `memory_ms`.
-  LeaseTable(int limit, int64_t timeout_ms, int64_t memory_ms)
-      : limit_(limit), timeout_ms_(timeout_ms), memory_ms_(memory_ms) {}
+  // At most `limit` active leases. One that nobody opens lives for `timeout_ms`, one that is opened
+  // again and again for `max_ms`; one ended is remembered for `memory_ms`.
+  LeaseTable(int limit, int64_t timeout_ms, int64_t max_ms, int64_t memory_ms)
+      : limit_(limit), timeout_ms_(timeout_ms), max_ms_(max_ms), memory_ms_(memory_ms) {}
 
   int64_t timeout_ms() const { return timeout_ms_; }
 
   // RESOURCE_EXHAUSTED if `limit` leases are active.
   absl::Status Add(MatchLeasePtr lease, int64_t now_ms);
 
-  // An active lease, its timeout started anew. NOT_FOUND: never issued, another tenant's, released
-  // or forgotten. ABORTED: expired.
+  // An active lease, its timeout started anew within the longest life. NOT_FOUND: never issued,
+  // another tenant's, released or forgotten. ABORTED: expired.
   absl::StatusOr<MatchLeasePtr> Open(std::string_view tenant, std::string_view id, int64_t now_ms);
 
   // Idempotent as long as the lease is remembered. Returns whether this call ended an active lease.
@@ -67,8 +69,9 @@ class LeaseTable {
   struct Entry {
     State state = State::kActive;
     std::string tenant;
-    int64_t deadline_ms = 0;  // of the lease, or of our memory of it
-    MatchLeasePtr lease;      // null once ended
+    int64_t deadline_ms = 0;       // of the lease, or of our memory of it
+    int64_t last_deadline_ms = 0;  // which no extension passes
+    MatchLeasePtr lease;           // null once ended
   };
   // Ends an active entry; the lease is handed out so that it dies outside of the lock.
   MatchLeasePtr EndLocked(Entry* entry, State state, int64_t now_ms)
@@ -76,6 +79,7 @@ class LeaseTable {
 
   const int limit_;
   const int64_t timeout_ms_;
+  const int64_t max_ms_;
   const int64_t memory_ms_;
 
   mutable Mutex mutex_;

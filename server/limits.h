@@ -24,6 +24,7 @@ struct Limits {
   int64_t max_alias_bytes = 256;
   int64_t max_probe_samples = 64;
   int max_list_page = 1000;
+  int max_prefill_points = 64;  // of a worker's cost model
 
   absl::Status Validate() const;
 };

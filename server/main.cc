@@ -2,6 +2,7 @@
 #include <signal.h>
 #include <spdlog/spdlog.h>
 
+#include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <filesystem>
@@ -20,6 +21,8 @@
 #include "server/ops/metrics_page.h"
 #include "server/ops/options.h"
 #include "server/rpc/rpc_server.h"
+#include "server/rpc/tenant.h"
+#include "server/transport/shm_socket.h"
 #include "server/transport/staging.h"
 #include "storage/disk_tier.h"
 
@@ -36,9 +39,11 @@ std::string Text(const absl::Status& status) { return std::string(status.ToStrin
 
 // Everything the process owns, in the order in which it must be made and, reversed, destroyed.
 struct Server {
+  std::unique_ptr<std::atomic<bool>> ready = std::make_unique<std::atomic<bool>>(false);
   std::unique_ptr<Backend> backend;
   std::unique_ptr<DiskTier> disk;
   std::unique_ptr<Broker> broker;
+  std::unique_ptr<ShmSocket> shm;
   std::unique_ptr<StagingPool> staging;
   std::unique_ptr<Executor> executor;
   std::unique_ptr<HttpServer> http;
@@ -73,6 +78,32 @@ absl::Status WriteAddressFile(const std::string& path, const std::string& text) 
   return absl::OkStatus();
 }
 
+// The path that clients are told, absolute so that it does not depend on their folder; empty: none.
+std::string ShmPath(const ServerOptions& options) {
+  if (options.shm_socket == "none") return "";
+  const std::string path =
+      options.shm_socket == "auto" ? options.data_dir + "/shm.sock" : options.shm_socket;
+  std::error_code error;
+  const std::filesystem::path absolute = std::filesystem::absolute(path, error);
+  return error ? path : absolute.lexically_normal().string();
+}
+
+// A default path that is too long must not keep the broker from starting; one that was asked for
+// must.
+absl::Status StartShm(const ServerOptions& options, Server* server, std::string* path) {
+  *path = ShmPath(options);
+  if (path->empty()) return absl::OkStatus();
+  auto socket = ShmSocket::Start({*path, std::string(kDefaultTenant)}, server->broker->regions());
+  if (socket.ok()) {
+    server->shm = *std::move(socket);
+    return absl::OkStatus();
+  }
+  if (options.shm_socket != "auto") return socket.status();
+  spdlog::warn("shared memory is off: {}", Text(socket.status()));
+  path->clear();
+  return absl::OkStatus();
+}
+
 absl::StatusOr<Server> Start(const ServerOptions& options) {
   Server server;
   bool fell_back = false;
@@ -97,13 +128,18 @@ absl::StatusOr<Server> Start(const ServerOptions& options) {
                                                 options.broker.limits.max_frame_payload_bytes));
   server.executor = std::make_unique<Executor>(options.worker_threads, options.max_queue);
   Broker* broker = server.broker.get();
+  std::atomic<bool>* ready = server.ready.get();
   SEMSHARE_ASSIGN_OR_RETURN(
       server.http,
-      HttpServer::Start(options.metrics_listen, {[broker] { return MetricsPage(broker); },
-                                                 [broker] { return !broker->draining(); }}));
-  SEMSHARE_ASSIGN_OR_RETURN(server.rpc,
-                            RpcServer::Start({options.listen, server.http->address()}, broker,
-                                             server.executor.get(), server.staging.get()));
+      HttpServer::Start(options.metrics_listen,
+                        {[broker] { return MetricsPage(broker); },
+                         [broker, ready] { return ready->load() && !broker->draining(); }}));
+  std::string shm_path;
+  SEMSHARE_RETURN_IF_ERROR(StartShm(options, &server, &shm_path));
+  SEMSHARE_ASSIGN_OR_RETURN(
+      server.rpc, RpcServer::Start({options.listen, server.http->address(), shm_path}, broker,
+                                   server.executor.get(), server.staging.get()));
+  *server.ready = true;
   return server;
 }
 
@@ -115,12 +151,15 @@ void LogStart(const Server& server) {
 }
 
 // Waits for a signal; maintenance runs once a second until then.
-int ServeUntilSignal(const sigset_t& signals, Broker* broker) {
+int ServeUntilSignal(const sigset_t& signals, const Server& server) {
+  Broker* broker = server.broker.get();
   std::string last_error;
   while (true) {
     const timespec second = {1, 0};
     const int signal = sigtimedwait(&signals, nullptr, &second);
     if (signal > 0) return signal;
+    const int64_t stalled = server.rpc->CancelStalled(broker->now_ms());
+    if (stalled > 0) spdlog::warn("cancelled {} streams whose peer stopped", stalled);
     const absl::Status status = broker->Maintain();
     const std::string error = status.ok() ? "" : Text(status);
     if (!error.empty() && error != last_error) spdlog::error("maintenance: {}", error);
@@ -166,7 +205,7 @@ int Main(int argc, char** argv) {
     }
   }
   LogStart(*server);
-  const int signal = ServeUntilSignal(signals, server->broker.get());
+  const int signal = ServeUntilSignal(signals, *server);
   spdlog::info("stopping on signal {}", signal);
   Stop(*options, &*server);
   spdlog::info("stopped");

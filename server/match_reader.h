@@ -1,7 +1,6 @@
 // MatchReader: turns a lease into realigned frames, in (layer, plane, row) order.
 //
-// The tables (rows, angles) are built once at Create and serve every layer. A frame is realigned
-// straight into the caller's staging memory.
+// A frame is realigned straight into the caller's staging memory.
 //
 // Not thread-safe. Keeps the lease, and so the pins, alive; must not die before the last Event of
 // its work is done.
@@ -11,11 +10,12 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "kernels/backend.h"
-#include "server/lease_table.h"
+#include "server/match_tables.h"
 
 namespace semshare {
 
@@ -46,21 +46,16 @@ class MatchReader {
   int64_t total_bytes() const;
 
  private:
-  MatchReader() = default;
-  void BuildTables();
+  MatchReader(MatchLeasePtr lease, MemorySpan arena) : tables_(std::move(lease), arena) {}
   const std::vector<RealignRow>& RowsFor(int64_t rows_per_frame);
 
-  MatchLeasePtr lease_;
-  MemorySpan arena_;
+  const MatchTables tables_;
   int layer_begin_ = 0;
   int layer_end_ = 0;
   int64_t max_frame_bytes_ = 0;
 
-  // Rows of the match with slot = row number; and copies with slot = row number % rows of a frame.
-  std::vector<RealignRow> rows_;
+  // The match's rows with slot = row number % rows of a frame, by rows of a frame.
   std::map<int64_t, std::vector<RealignRow>> rows_by_frame_;
-  std::vector<std::vector<float>> angles_;  // per rotary of the layout
-  int64_t angle_rows_ = 0;
 
   int layer_ = 0;
   int plane_ = 0;

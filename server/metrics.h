@@ -31,6 +31,9 @@ namespace semshare {
   X(maintenance_errors, "maintenance_errors_total", "Background work that failed")                 \
   X(recomputed_token_layers, "recomputed_token_layers_total",                                      \
     "(token, layer) pairs that workers reported to have computed")                                 \
+  X(fallbacks_sigma, "fallbacks_sigma_total",                                                      \
+    "Full prefills after a match because the sentinels deviated")                                  \
+  X(fallbacks_other, "fallbacks_other_total", "Full prefills after a match for other reasons")     \
   X(backend_fallbacks, "backend_fallbacks_total", "Starts on the CPU because no GPU was found")
 
 inline constexpr int kNoMatchReasons = 7;  // values of NoMatchReason are below it
@@ -38,8 +41,9 @@ inline constexpr int kNoMatchReasons = 7;  // values of NoMatchReason are below 
 // Seconds in buckets; the last one is unbounded.
 class LatencyHistogram {
  public:
-  static constexpr std::array<double, 14> kBounds = {1e-4,   2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2,
-                                                     2.5e-2, 5e-2,   0.1,  0.25, 0.5,    1.0,  2.5};
+  static constexpr std::array<double, 17> kBounds = {1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3,
+                                                     1e-2, 2.5e-2, 5e-2, 0.1,  0.25,   0.5,
+                                                     1.0,  2.5,    5,    10,   30};
 
   void Observe(double seconds) {
     size_t bucket = 0;
@@ -70,6 +74,10 @@ struct Metrics {
 
   LatencyHistogram find_seconds;
   LatencyHistogram commit_seconds;
+  // What workers reported with ReleaseMatch: time that a match saved (a loss counts as 0), and the
+  // KL of shadow prefills, in nats on the same scale.
+  LatencyHistogram saved_seconds;
+  LatencyHistogram shadow_kl;
 };
 
 }  // namespace semshare

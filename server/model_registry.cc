@@ -243,6 +243,14 @@ absl::StatusOr<ModelPtr> ModelRegistry::Find(std::string_view tenant,
   return it->second;
 }
 
+ModelPtr ModelRegistry::FindByNamespace(const NamespaceId& ns) const {
+  MutexLock lock(&mutex_);
+  for (const auto& [key, model] : models_) {
+    if (model->ns == ns) return model;
+  }
+  return nullptr;
+}
+
 std::vector<ModelPtr> ModelRegistry::All() const {
   std::vector<ModelPtr> models;
   MutexLock lock(&mutex_);
@@ -262,17 +270,18 @@ std::vector<ModelPtr> ModelRegistry::List(std::string_view tenant) const {
 absl::Status ModelRegistry::Delete(std::string_view tenant, std::string_view fingerprint) {
   MutexLock registering(&register_mutex_);
   const std::string prefix = KeyPrefix(tenant, fingerprint);
+  SEMSHARE_RETURN_IF_ERROR(Find(tenant, fingerprint).status());
+  // The spec goes first: a crash in between leaves parts that no model owns, and a later
+  // registration overwrites them. A spec that the disk keeps makes the model stay, so that the
+  // deletion can be tried again.
+  const std::string spec = prefix + std::string(kSpecPart);
+  SEMSHARE_RETURN_IF_ERROR(disk_->Delete(DiskTable::kModels, {&spec, 1}));
   {
     MutexLock lock(&mutex_);
     const auto it = models_.find(prefix);
-    if (it == models_.end()) return absl::NotFoundError("model is not registered");
     resident_bytes_ -= it->second->resident_bytes;
     models_.erase(it);
   }
-  // The spec goes first: a crash in between leaves parts that no model owns, and a later
-  // registration overwrites them.
-  const std::string spec = prefix + std::string(kSpecPart);
-  SEMSHARE_RETURN_IF_ERROR(disk_->Delete(DiskTable::kModels, {&spec, 1}));
   std::vector<std::string> keys;
   SEMSHARE_RETURN_IF_ERROR(
       disk_->Scan(DiskTable::kModels, prefix, [&](std::string_view key, std::string_view) {

@@ -57,6 +57,8 @@ class ModelRegistry {
 
   // NOT_FOUND if this tenant has not registered the fingerprint.
   absl::StatusOr<ModelPtr> Find(std::string_view tenant, std::string_view fingerprint) const;
+  // Null if no model has this namespace.
+  ModelPtr FindByNamespace(const NamespaceId& ns) const;
   std::vector<ModelPtr> List(std::string_view tenant) const;
   // All models of all tenants.
   std::vector<ModelPtr> All() const;

@@ -89,6 +89,7 @@ void Upload::Advance(int64_t tokens) {
   if (token_ < missing_[range_].end) return;
   if (++range_ == missing_.size()) {
     range_ = 0;
+    ++source_plane_;
     if (++plane_ == static_cast<int>(model_->layout().planes(layer_).size())) {
       plane_ = 0;
       ++layer_;
@@ -140,6 +141,85 @@ absl::Status Upload::Write(const WriteFrame& frame, absl::Span<const std::string
   SEMSHARE_RETURN_IF_ERROR(queued);
   Advance(frame.tokens);
   return absl::OkStatus();
+}
+
+absl::Status Upload::SetSource(KvView source, bool exact) {
+  if (!exact) {
+    return absl::FailedPreconditionError(
+        "exact: only exact KV is stored, and the first frame did not declare it");
+  }
+  std::vector<int64_t> tokens;
+  for (const TokenRange& range : missing_) {
+    for (int64_t t = range.begin; t < range.end; ++t) tokens.push_back(t);
+  }
+  SEMSHARE_RETURN_IF_ERROR(CheckKvView("source", source, model_->layout(), 0,
+                                       model_->layout().layers(),
+                                       static_cast<int64_t>(manifest_.token_ids.size()), tokens,
+                                       /*may_skip=*/false));
+  declared_exact_ = true;
+  source_ = std::move(source);
+  return absl::OkStatus();
+}
+
+absl::Status Upload::EnqueueFromSource(const PlaneView& view, int64_t token, int64_t tokens,
+                                       Backend* backend, Lane& lane) const {
+  const PlaneLayout& plane = model_->layout().planes(layer_)[plane_];
+  const MemorySpan rows = RowSpan(token, tokens);
+  const int64_t head_bytes = plane.row_bytes / plane.heads;
+  const int64_t element_bytes = head_bytes / plane.width;
+  if (view.element_stride != element_bytes) {
+    return absl::UnimplementedError(absl::StrCat("source: element_stride ", view.element_stride,
+                                                 " has no kernel; supported: ", element_bytes,
+                                                 ", a head's elements side by side"));
+  }
+  const bool whole_rows = plane.heads == 1 || view.head_stride == head_bytes;
+  const int64_t piece = whole_rows ? plane.row_bytes : head_bytes;
+  const int64_t pieces = whole_rows ? 1 : plane.heads;
+  // Adjacent pieces go in one copy: a contiguous source needs one for all tokens.
+  int64_t from = 0;
+  int64_t to = 0;
+  int64_t bytes = 0;
+  const auto flush = [&]() -> absl::Status {
+    if (bytes == 0) return absl::OkStatus();
+    return backend->EnqueueCopy(lane, rows.Sub(to, bytes), view.memory.Sub(from, bytes));
+  };
+  for (int64_t i = 0; i < tokens; ++i) {
+    const int64_t slot = source_.SlotOf(token + i);
+    for (int64_t h = 0; h < pieces; ++h) {
+      const int64_t at = view.Offset(slot, h, 0);
+      if (bytes > 0 && at == from + bytes) {
+        bytes += piece;
+        continue;
+      }
+      SEMSHARE_RETURN_IF_ERROR(flush());
+      to += bytes;
+      from = at;
+      bytes = piece;
+    }
+  }
+  return flush();
+}
+
+absl::StatusOr<int64_t> Upload::WriteLayers(int64_t layers, Backend* backend, Lane& lane) {
+  if (source_.planes.empty()) return absl::InvalidArgumentError("layers: no source was named");
+  if (layers < 0 || layers > model_->layout().layers() - layer_) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("layers: expected 0..", model_->layout().layers() - layer_, ", got ", layers));
+  }
+  const int end = layer_ + static_cast<int>(layers);
+  int64_t bytes = 0;
+  absl::Status queued;
+  while (layer_ < end && queued.ok()) {
+    const int64_t tokens =
+        std::min(missing_[range_].end, (token_ / kChunkTokens + 1) * kChunkTokens) - token_;
+    bytes += tokens * model_->layout().planes(layer_)[plane_].row_bytes;
+    queued = EnqueueFromSource(source_.planes[source_plane_], token_, tokens, backend, lane);
+    if (queued.ok()) Advance(tokens);
+  }
+  SEMSHARE_ASSIGN_OR_RETURN(const Event done, backend->Record(lane));
+  SEMSHARE_RETURN_IF_ERROR(done.Wait());
+  SEMSHARE_RETURN_IF_ERROR(queued);
+  return bytes;
 }
 
 Upload::Parts Upload::TakeParts() && {

@@ -18,6 +18,7 @@
 #include "kernels/backend.h"
 #include "server/match/types.h"
 #include "server/model.h"
+#include "server/transport/kv_view.h"
 #include "storage/catalog.h"
 #include "storage/chunk_store.h"
 
@@ -53,6 +54,16 @@ class Upload {
   absl::Status Write(const WriteFrame& frame, absl::Span<const std::string_view> pieces,
                      Backend* backend, Lane& lane);
 
+  // For rows that lie in memory of the worker: `source` describes all layers, and is checked
+  // against the missing ranges. INVALID_ARGUMENT names the field, FAILED_PRECONDITION if `exact` is
+  // false. REQUIRES: called once, before WriteLayers, instead of Write. The memory must stay
+  // mapped.
+  absl::Status SetSource(KvView source, bool exact);
+
+  // Copies the missing rows of the next `layers` layers from the source; done when this returns.
+  // Returns their bytes. INVALID_ARGUMENT if there are not so many layers, or no source.
+  absl::StatusOr<int64_t> WriteLayers(int64_t layers, Backend* backend, Lane& lane);
+
   bool complete() const { return layer_ == model_->layout().layers(); }
 
   // Counts this upload in `counter` until it is destroyed. REQUIRES: called once.
@@ -71,6 +82,9 @@ class Upload {
   absl::Status CheckFrame(const WriteFrame& frame, int64_t payload_bytes) const;
   absl::Status EnqueueRows(const WriteFrame& frame, absl::Span<const std::string_view> pieces,
                            Backend* backend, Lane& lane) const;
+  // Copies rows of the current (layer, plane), a chunk's at most, from the source.
+  absl::Status EnqueueFromSource(const PlaneView& view, int64_t token, int64_t tokens,
+                                 Backend* backend, Lane& lane) const;
   // Where row `token` of the current (layer, plane) lies in the arena.
   MemorySpan RowSpan(int64_t token, int64_t tokens) const;
   void Advance(int64_t tokens);
@@ -83,11 +97,13 @@ class Upload {
   std::vector<TokenRange> missing_;
   MemorySpan arena_;
   bool declared_exact_ = false;
+  KvView source_;  // no planes: rows come in frames
   std::shared_ptr<std::atomic<int64_t>> counter_;
 
   // The next row.
   int layer_ = 0;
   int plane_ = 0;
+  size_t source_plane_ = 0;  // the same, counted over all layers
   size_t range_ = 0;
   int64_t token_ = 0;
 };

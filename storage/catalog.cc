@@ -327,11 +327,12 @@ absl::StatusOr<ReferencePtr> Catalog::Update(const NamespaceId& ns, const Refere
   return state_->Replace(std::move(reference), old);
 }
 
-absl::StatusOr<ReferencePtr> Catalog::Delete(const NamespaceId& ns, const ReferenceId& id) {
+absl::StatusOr<ReferencePtr> Catalog::Delete(const NamespaceId& ns, const ReferenceId& id,
+                                             const ReferencePtr& expected) {
   const ReferenceKey key{ns, id};
   const State::Claim claim(state_.get(), key);
   ReferencePtr old = claim.Current();
-  if (old == nullptr) return NotFound(id);
+  if (old == nullptr || (expected != nullptr && old != expected)) return NotFound(id);
   // From disk first: an entry that is still there may be deleted again, one that comes back after
   // a restart may not.
   if (old->manifest.durable) {

@@ -79,8 +79,11 @@ class Catalog {
   std::vector<ReferencePtr> FindByPrefix(const NamespaceId& ns, std::string_view prefix,
                                          int limit) const;
 
-  // Removes a reference; from disk too before this returns. NOT_FOUND if there is none.
-  absl::StatusOr<ReferencePtr> Delete(const NamespaceId& ns, const ReferenceId& id);
+  // Removes a reference; from disk too before this returns. NOT_FOUND if there is none, or if
+  // `expected` is given and is not the entry any more: what was decided on an old entry must not
+  // hit one that was put or edited since.
+  absl::StatusOr<ReferencePtr> Delete(const NamespaceId& ns, const ReferenceId& id,
+                                      const ReferencePtr& expected = nullptr);
 
   // Replaces a few fields, durably if the reference is durable: what `edit` changes of a copy
   // (alias, importance, pinned, priority, expires_unix_ms, durable). Same errors as Put, NOT_FOUND

@@ -18,7 +18,7 @@ constexpr int64_t kZeroBytes = int64_t{1} << 20;
 constexpr int64_t kHeaderRoom = 4096;
 
 int64_t AlignUp(int64_t value) {
-  return (value + StagingPool::kAlignment - 1) / StagingPool::kAlignment * StagingPool::kAlignment;
+  return (value + DiskStaging::kAlignment - 1) / DiskStaging::kAlignment * DiskStaging::kAlignment;
 }
 
 // In staging the payload is aligned and its header ends right before it.

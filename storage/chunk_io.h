@@ -70,7 +70,7 @@ class ChunkIo {
   const Buffer arena_;
   const Buffer staging_memory_;
   const Buffer zeros_;
-  StagingPool staging_;
+  DiskStaging staging_;
 };
 
 }  // namespace semshare

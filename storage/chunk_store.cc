@@ -267,6 +267,7 @@ ChunkState ChunkStoreImpl::Describe(const ChunkId& id) const {
   if (entry == nullptr) return state;
   state.resident = entry->place == ChunkPlace::kResident;
   state.durable = entry->durable;
+  state.quarantined = entry->quarantined;
   state.references = entry->references;
   state.bytes = entry->meta.bytes;
   return state;

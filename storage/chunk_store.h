@@ -130,7 +130,8 @@ struct ChunkStoreStats {
 struct ChunkState {
   bool resident = false;
   bool durable = false;
-  int references = 0;  // ChunkRefs
+  bool quarantined = false;  // its record was bad
+  int references = 0;        // ChunkRefs
   int64_t bytes = 0;
 };
 

@@ -10,13 +10,13 @@ StagingRange::~StagingRange() {
   if (pool_ != nullptr) pool_->GiveBack(offset_, span_.bytes);
 }
 
-StagingPool::StagingPool(MemorySpan memory) : memory_(memory) {
+DiskStaging::DiskStaging(MemorySpan memory) : memory_(memory) {
   SEMSHARE_CHECK(memory.kind == MemoryKind::kHost && memory.bytes > 0);
   const MutexLock lock(&mutex_);
   free_[0] = memory.bytes;
 }
 
-bool StagingPool::TryTake(int64_t bytes, int64_t* offset) {
+bool DiskStaging::TryTake(int64_t bytes, int64_t* offset) {
   for (auto it = free_.begin(); it != free_.end(); ++it) {
     if (it->second < bytes) continue;
     *offset = it->first;
@@ -28,7 +28,7 @@ bool StagingPool::TryTake(int64_t bytes, int64_t* offset) {
   return false;
 }
 
-StagingRange StagingPool::Acquire(int64_t bytes) {
+StagingRange DiskStaging::Acquire(int64_t bytes) {
   SEMSHARE_CHECK(bytes > 0 && bytes <= memory_.bytes);
   int64_t taken = (bytes + kAlignment - 1) / kAlignment * kAlignment;
   if (taken > memory_.bytes) taken = memory_.bytes;
@@ -41,7 +41,7 @@ StagingRange StagingPool::Acquire(int64_t bytes) {
   return StagingRange(this, offset, memory_.Sub(offset, taken));
 }
 
-void StagingPool::GiveBack(int64_t offset, int64_t bytes) {
+void DiskStaging::GiveBack(int64_t offset, int64_t bytes) {
   const MutexLock lock(&mutex_);
   auto next = free_.lower_bound(offset);
   if (next != free_.end() && next->first == offset + bytes) {

@@ -1,4 +1,4 @@
-// StagingPool: ranges of one block of host memory, lent to transfers between arena and disk.
+// DiskStaging: ranges of one block of host memory, lent to transfers between arena and disk.
 // Internal to storage/.
 //
 // Thread-safe. Requests are served in the order in which they came, so that a large one is not
@@ -15,7 +15,7 @@
 
 namespace semshare {
 
-class StagingPool;
+class DiskStaging;
 
 // A range, given back when destroyed. Move-only.
 class StagingRange {
@@ -28,20 +28,20 @@ class StagingRange {
   const MemorySpan& span() const { return span_; }
 
  private:
-  friend class StagingPool;
-  StagingRange(StagingPool* pool, int64_t offset, MemorySpan span)
+  friend class DiskStaging;
+  StagingRange(DiskStaging* pool, int64_t offset, MemorySpan span)
       : pool_(pool), offset_(offset), span_(span) {}
-  StagingPool* pool_;
+  DiskStaging* pool_;
   int64_t offset_;
   MemorySpan span_;
 };
 
-class StagingPool {
+class DiskStaging {
  public:
   static constexpr int64_t kAlignment = 256;
 
   // REQUIRES: `memory` is host memory, aligned to kAlignment, and outlives the pool.
-  explicit StagingPool(MemorySpan memory);
+  explicit DiskStaging(MemorySpan memory);
 
   // Waits until there is room. A caller holds at most one range at a time; two could wait for each
   // other. REQUIRES: 0 < bytes <= capacity.

@@ -16,7 +16,9 @@
 #
 # A phase that fails does not stop the others. The last lines are the test runners' own summaries
 # and `N passed, N failed`, where a phase that fails without a test runner counts as one failure.
-# The exit status is 0 only if nothing failed. Logs are in build/logs.
+# `, N skipped` follows if anything was skipped: ctest's and pytest's skipped tests, which are not
+# among those passed, and the skipped cases within binaries that passed. The exit status is 0 only
+# if nothing failed. Logs are in build/logs.
 set -euo pipefail
 # shellcheck source=deploy/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../deploy/common.sh"
@@ -137,9 +139,13 @@ build_preset() {
 run_ctest() {
   local preset=$1
   shift
+  # What a test that passed has printed is in ctest's own log alone.
+  rm -f "$(ctest_log "$preset")"
   "$@" ctest --preset "$preset" --parallel "$jobs" --no-tests=error 2>&1 |
     tee "$logs/ctest-$preset.log"
 }
+
+ctest_log() { say "$build/$1/Testing/Temporary/LastTest.log"; }
 
 # ---- Running the phases and summing up. ----
 
@@ -159,17 +165,32 @@ number_before() {
   if [[ $2 =~ $pattern ]]; then say "${BASH_REMATCH[1]}"; else say 0; fi
 }
 
-# Adds a phase's tests to passed and failed. A phase that failed adds at least one failure.
+# skipped_binaries PHASE: how many tests ctest has skipped. It counts them as passed.
+skipped_binaries() { grep -scE '^\s*[0-9]+ - .* \(Skipped\)$' "$logs/ctest-$1.log" || true; }
+
+# skipped_cases PHASE: how many cases the binaries have skipped that ctest ran, by their summaries.
+skipped_cases() {
+  local log
+  log=$(ctest_log "$1")
+  [[ -f $log ]] || { say 0 && return; }
+  sed -nE 's/^\[  SKIPPED \] ([0-9]+) tests?, listed below:$/\1/p' "$log" |
+    awk '{ cases += $1 } END { print cases + 0 }'
+}
+
+# Adds a phase's tests to passed, failed and skipped. A phase that failed adds at least one failure.
 count_phase() {
-  local phase=$1 status=$2 line ran_failed=0 total
+  local phase=$1 status=$2 line ran_failed=0 total not_run
   line=$(closing_line "$phase")
   if [[ $line == *"tests passed"* ]]; then
     total=${line##*out of }
     ran_failed=$(number_before 'tests failed' "$line")
-    passed=$((passed + total - ran_failed))
+    not_run=$(skipped_binaries "$phase")
+    passed=$((passed + total - ran_failed - not_run))
+    skipped=$((skipped + not_run + $(skipped_cases "$phase")))
   elif [[ -n $line ]]; then
     ran_failed=$(($(number_before failed "$line") + $(number_before error "$line")))
     passed=$((passed + $(number_before passed "$line")))
+    skipped=$((skipped + $(number_before skipped "$line")))
   fi
   if ((status != 0 && ran_failed == 0)); then ran_failed=1; fi
   failed=$((failed + ran_failed))
@@ -201,12 +222,14 @@ sum_up() {
   heading "summary"
   printf '%s\n' "${verdicts[@]}" ''
   if ((${#closings[@]} > 0)); then printf '%s\n' "${closings[@]}"; fi
-  say "$passed passed, $failed failed"
+  local closing="$passed passed, $failed failed"
+  if ((skipped > 0)); then closing+=", $skipped skipped"; fi
+  say "$closing"
   ((failed == 0))
 }
 
 main() {
-  local phase passed=0 failed=0 verdicts=() closings=()
+  local phase passed=0 failed=0 skipped=0 verdicts=() closings=()
   case ${1:-} in
     -h | --help)
       usage

@@ -17,6 +17,7 @@
 #define SEMSHARE_CLIENT_CPP_CLIENT_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -123,6 +124,9 @@ struct ModelData {
 // What grpc.health.v1 answers; the numbers are that protocol's.
 enum class HealthState { kUnknown = 0, kServing = 1, kNotServing = 2, kServiceUnknown = 3 };
 
+// Told how far a read into shared memory is.
+using LayerSink = std::function<void(uint32_t layer)>;
+
 class Client {
  public:
   // Does not connect: a broker that is not there makes each call UNAVAILABLE. INVALID_ARGUMENT if
@@ -154,6 +158,17 @@ class Client {
   // Streams the match's rows, realigned, into `sink`. On failure the sink may have seen a part.
   // FAILED_PRECONDITION if the lease holds nothing.
   absl::Status Read(const Lease& lease, const ReadOptions& options, const RowSink& sink) const;
+
+  // Lets the broker write the match's rows, realigned, to where `target` says (shared_buffer.h).
+  // `progress` is called with each layer up to which all rows are in place. On failure the broker
+  // may still be writing for a moment. FAILED_PRECONDITION if the lease holds nothing.
+  absl::Status ReadInto(const Lease& lease, const ReadOptions& options, const v1::KvView& target,
+                        const LayerSink& progress) const;
+
+  // As Put, but the broker takes the missing rows of all `layers` layers from where `source` says.
+  // After a failure it may still be reading for a moment.
+  absl::StatusOr<PutResult> PutFrom(const v1::BeginPutRequest& request, const v1::KvView& source,
+                                    uint32_t layers) const;
 
   absl::StatusOr<v1::ListModelsResponse> ListModels() const;
   absl::Status Pin(const v1::ReferenceName& reference, bool pinned) const;

@@ -139,6 +139,20 @@ class RowSender {
   int64_t left_bytes_ = 0;
 };
 
+// The end of a put: `result` with what the broker says of it.
+absl::StatusOr<PutResult> TakePutAnswer(const v1::BeginPutResponse& upload, PutResult result,
+                                        RpcStream* stream) {
+  auto answer = TakeAnswer<v1::WriteKvResponse>(stream);
+  if (!answer.ok()) return answer.status();
+  if (answer->reference_id() != upload.reference_id()) {
+    return absl::InternalError("WriteKv: the broker stored another reference than it promised");
+  }
+  result.reference_id = answer->reference_id();
+  result.visible = answer->visible();
+  result.durable = answer->durable();
+  return result;
+}
+
 absl::Status CheckShape(const KvShape& shape) {
   if (shape.row_bytes.empty()) return absl::InvalidArgumentError("shape: no layers");
   for (size_t layer = 0; layer < shape.row_bytes.size(); ++layer) {
@@ -192,15 +206,65 @@ absl::StatusOr<PutResult> Client::SendRows(const v1::BeginPutResponse& upload, c
   absl::StatusOr<bool> sent = sender.SendAll();
   // Dropping the stream without a commit undoes the upload.
   if (!sent.ok()) return sent.status();
-  auto answer = TakeAnswer<v1::WriteKvResponse>(stream.get());
-  if (!answer.ok()) return answer.status();
-  if (answer->reference_id() != upload.reference_id()) {
-    return absl::InternalError("WriteKv: the broker stored another reference than it promised");
+  return TakePutAnswer(upload, std::move(result), stream.get());
+}
+
+absl::StatusOr<PutResult> Client::PutFrom(const v1::BeginPutRequest& request,
+                                          const v1::KvView& source, uint32_t layers) const {
+  auto upload = UnaryCall<v1::BeginPutResponse>(
+      channel_.get(), std::string(kBrokerService) + "BeginPut", request, deadlines_.control_ms);
+  if (!upload.ok()) return upload.status();
+  absl::Status status = CheckMissing(*upload, static_cast<uint32_t>(request.token_ids_size()));
+  if (!status.ok()) return status;
+  if (upload->upload_id().empty()) {
+    return PutResult{upload->reference_id(), upload->visible(), upload->durable()};
   }
-  result.reference_id = answer->reference_id();
-  result.visible = answer->visible();
-  result.durable = answer->durable();
-  return result;
+  v1::WriteKvFrame frame;
+  frame.set_upload_id(upload->upload_id());
+  frame.set_exact(true);
+  *frame.mutable_source() = source;
+  frame.set_layers(layers);
+  frame.set_commit(true);
+  std::unique_ptr<RpcStream> stream =
+      channel_->Open(std::string(kBrokerService) + "WriteKv", deadlines_.transfer_ms);
+  if (stream->Write(frame.SerializeAsString())) stream->WritesDone();
+  PutResult result;
+  for (const v1::TokenRange& range : upload->missing()) {
+    result.sent_tokens += range.end() - range.begin();
+  }
+  return TakePutAnswer(*upload, std::move(result), stream.get());
+}
+
+absl::Status Client::ReadInto(const Lease& lease, const ReadOptions& options,
+                              const v1::KvView& target, const LayerSink& progress) const {
+  if (!lease.held()) return absl::FailedPreconditionError("read: no lease is held");
+  v1::ReadKvRequest request;
+  request.set_lease_id(lease.match().lease_id());
+  request.set_layer_begin(options.layer_begin);
+  request.set_layer_end(options.layer_end);
+  request.set_transport(v1::TRANSPORT_SHARED_MEMORY);
+  *request.mutable_target() = target;
+  std::unique_ptr<RpcStream> stream =
+      channel_->Open(std::string(kBrokerService) + "ReadKv", deadlines_.transfer_ms);
+  if (stream->Write(request.SerializeAsString())) stream->WritesDone();
+  int64_t reached = int64_t{options.layer_begin} - 1;
+  while (stream->Read()) {
+    absl::StatusOr<KvFrame> frame = ParseReadKvFrame(stream->message());
+    if (!frame.ok()) return frame.status();
+    if (frame->payload_bytes > 0 || frame->range.layer <= reached ||
+        (options.layer_end > 0 && frame->range.layer >= options.layer_end)) {
+      return absl::InternalError(
+          absl::StrCat("ReadKv: progress of layer ", frame->range.layer, " is out of order"));
+    }
+    reached = frame->range.layer;
+    progress(frame->range.layer);
+  }
+  absl::Status status = stream->Finish();
+  if (!status.ok()) return status;
+  const bool complete = options.layer_end > 0 ? reached == int64_t{options.layer_end} - 1
+                                              : reached >= int64_t{options.layer_begin};
+  if (!complete) return absl::InternalError("ReadKv: the stream ended before the last layer");
+  return absl::OkStatus();
 }
 
 absl::Status Client::Read(const Lease& lease, const ReadOptions& options,

@@ -9,10 +9,24 @@
 namespace semshare {
 namespace {
 
-std::vector<int64_t> Positions(size_t count) {
-  std::vector<int64_t> positions(count);
-  for (size_t i = 0; i < count; ++i) positions[i] = static_cast<int64_t>(i);
-  return positions;
+// The tokens of a prompt that embeddings describe: those below `end` that no tag covers.
+struct Tokens {
+  std::vector<int64_t> positions;
+  std::vector<uint32_t> ids;
+};
+
+Tokens Untagged(const PromptView& prompt, int64_t end) {
+  std::vector<bool> tagged(end);
+  for (const ContentTag& tag : prompt.tags) {
+    for (int64_t t = tag.begin; t < std::min(end, tag.end); ++t) tagged[t] = true;
+  }
+  Tokens tokens;
+  for (int64_t t = 0; t < end; ++t) {
+    if (tagged[t]) continue;
+    tokens.positions.push_back(t);
+    tokens.ids.push_back(prompt.ids[t]);
+  }
+  return tokens;
 }
 
 // Segments of the mapping target token t -> places[t] (-1: none).
@@ -43,22 +57,30 @@ double PaperSimilarity(int32_t signature_distance, const PaperOptions& options) 
   return std::clamp(1.0 - distance, 0.0, 1.0);
 }
 
-absl::StatusOr<Alignment> PaperAlign(absl::Span<const uint32_t> target,
-                                     absl::Span<const uint32_t> source, EmbeddingSpace& space) {
-  if (target.size() < 2 || source.empty()) return Alignment();
+absl::StatusOr<Alignment> PaperAlign(const PromptView& target, const PromptView& source,
+                                     EmbeddingSpace& space) {
+  if (target.ids.size() < 2) return Alignment();
   // The last token is computed anyway, as in every alignment.
-  const absl::Span<const uint32_t> matched = target.first(target.size() - 1);
+  const int64_t end = static_cast<int64_t>(target.ids.size()) - 1;
+  const Tokens wanted = Untagged(target, end);
+  const Tokens offered = Untagged(source, static_cast<int64_t>(source.ids.size()));
+  if (wanted.ids.empty() || offered.ids.empty()) return Alignment();
   SEMSHARE_ASSIGN_OR_RETURN(const std::vector<uint64_t> queries,
-                            space.TokenCodes(matched, Positions(matched.size())));
+                            space.TokenCodes(wanted.ids, wanted.positions));
   SEMSHARE_ASSIGN_OR_RETURN(const std::vector<uint64_t> codes,
-                            space.TokenCodes(source, Positions(source.size())));
-  std::vector<int64_t> windows(2 * matched.size(), 0);
-  for (size_t t = 0; t < matched.size(); ++t) {
-    windows[2 * t + 1] = static_cast<int64_t>(source.size());
+                            space.TokenCodes(offered.ids, offered.positions));
+  std::vector<int64_t> windows(2 * wanted.ids.size(), 0);
+  for (size_t t = 0; t < wanted.ids.size(); ++t) {
+    windows[2 * t + 1] = static_cast<int64_t>(offered.ids.size());
   }
   SEMSHARE_ASSIGN_OR_RETURN(const EmbeddingSpace::Nearest nearest,
                             space.NearestCodes(queries, codes, windows));
-  return FromMapping(matched, source, nearest.indices);
+  std::vector<int64_t> places(end, -1);
+  for (size_t t = 0; t < wanted.ids.size(); ++t) {
+    const int64_t index = nearest.indices[t];
+    if (index >= 0) places[wanted.positions[t]] = offered.positions[index];
+  }
+  return FromMapping(target.ids, source.ids, places);
 }
 
 std::vector<int64_t> PaperSchedule(int64_t target_tokens, int layers, int64_t mandatory,

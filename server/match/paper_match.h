@@ -28,9 +28,10 @@ struct PaperOptions {
 double PaperSimilarity(int32_t signature_distance, const PaperOptions& options);
 
 // Every target token takes its nearest reference token by codes of RoPE'd embeddings, many-to-one
-// allowed. Segments are of kind kFuzzy unless the ids are equal.
-absl::StatusOr<Alignment> PaperAlign(absl::Span<const uint32_t> target,
-                                     absl::Span<const uint32_t> source, EmbeddingSpace& space);
+// allowed. Segments are of kind kFuzzy unless the ids are equal. Tokens under a content tag, of
+// either side, are never matched: their embeddings say nothing of their content.
+absl::StatusOr<Alignment> PaperAlign(const PromptView& target, const PromptView& source,
+                                     EmbeddingSpace& space);
 
 // Tokens that each layer computes: the whole prompt at layer 0, then T * alpha^l, at least
 // `mandatory`.

@@ -21,6 +21,10 @@ ABSL_FLAG(int64_t, model_memory_bytes, semshare::ServerOptions().broker.model_me
 ABSL_FLAG(std::string, backend, semshare::ServerOptions().backend, "auto, cpu or cuda.");
 ABSL_FLAG(std::string, address_file, semshare::ServerOptions().address_file,
           "Where to write the real addresses, as JSON, once the service is ready.");
+ABSL_FLAG(std::string, shm_socket, semshare::ServerOptions().shm_socket,
+          "Unix socket where workers of this host share memory; auto: <data_dir>/shm.sock; none.");
+ABSL_FLAG(int64_t, shm_memory_bytes, semshare::ServerOptions().broker.regions.max_total_bytes,
+          "What the memory that workers share may add up to.");
 ABSL_FLAG(int, kernel_threads, semshare::ServerOptions().kernel_threads,
           "Threads of one realign operation on the CPU backend.");
 ABSL_FLAG(int, lanes, semshare::ServerOptions().lanes, "Transfers that run at a time.");
@@ -34,6 +38,16 @@ ABSL_FLAG(int64_t, lease_timeout_ms, semshare::ServerOptions().broker.lease_time
           "Life of a lease that nobody reads from.");
 ABSL_FLAG(int64_t, upload_timeout_ms, semshare::ServerOptions().broker.upload_timeout_ms,
           "Time between BeginPut and WriteKv.");
+ABSL_FLAG(int64_t, lease_memory_ms, semshare::ServerOptions().broker.lease_memory_ms,
+          "How long an ended lease is remembered, so that a late caller learns that it expired.");
+ABSL_FLAG(int64_t, max_tokens, semshare::ServerOptions().broker.limits.max_tokens,
+          "Tokens of a prompt, stored or looked for.");
+ABSL_FLAG(int, max_leases, semshare::ServerOptions().broker.limits.max_leases,
+          "Matches that callers hold at a time.");
+ABSL_FLAG(int, max_uploads, semshare::ServerOptions().broker.limits.max_uploads,
+          "Puts that are under way at a time.");
+ABSL_FLAG(int, max_models, semshare::ServerOptions().broker.limits.max_models,
+          "Models that can be registered.");
 ABSL_FLAG(int64_t, stop_grace_ms, semshare::ServerOptions().stop_grace_ms,
           "Time for calls in flight when the process is told to stop.");
 ABSL_FLAG(double, kl_target, semshare::ServerOptions().broker.default_kl_target,
@@ -43,6 +57,13 @@ ABSL_FLAG(
     "Mean deviation of the sentinel tokens above which a worker falls back; 0: no such gate.");
 ABSL_FLAG(double, minimum_gain, semshare::ServerOptions().broker.default_minimum_gain,
           "Predicted prefill over predicted reuse below which a match is a miss; 0: no such gate.");
+ABSL_FLAG(int64_t, minimum_match_tokens, semshare::ServerOptions().broker.minimum_match_tokens,
+          "Matched tokens below which a match is a miss; prompts of no more are misses, too.");
+ABSL_FLAG(double, minimum_coverage, semshare::ServerOptions().broker.minimum_coverage,
+          "Share of the prompt that a match must cover, 0..1.");
+ABSL_FLAG(double, maximum_recomputed_share,
+          semshare::ServerOptions().broker.maximum_recomputed_share,
+          "Share of the prompt recomputed above which an approximate match is a miss.");
 ABSL_FLAG(bool, allow_fuzzy, semshare::ServerOptions().broker.allow_fuzzy,
           "Whether callers may ask for MATCH_MODE_FUZZY.");
 ABSL_FLAG(bool, log_json, semshare::ServerOptions().log_json, "Log lines as JSON.");
@@ -62,6 +83,8 @@ absl::StatusOr<ServerOptions> OptionsFromFlags(int argc, char** argv) {
   options.data_dir = absl::GetFlag(FLAGS_data_dir);
   options.backend = absl::GetFlag(FLAGS_backend);
   options.address_file = absl::GetFlag(FLAGS_address_file);
+  options.shm_socket = absl::GetFlag(FLAGS_shm_socket);
+  options.broker.regions.max_total_bytes = absl::GetFlag(FLAGS_shm_memory_bytes);
   options.kernel_threads = absl::GetFlag(FLAGS_kernel_threads);
   options.lanes = absl::GetFlag(FLAGS_lanes);
   options.worker_threads = absl::GetFlag(FLAGS_worker_threads);
@@ -72,6 +95,14 @@ absl::StatusOr<ServerOptions> OptionsFromFlags(int argc, char** argv) {
   options.broker.chunks.device_memory_bytes = absl::GetFlag(FLAGS_device_memory_bytes);
   options.broker.model_memory_bytes = absl::GetFlag(FLAGS_model_memory_bytes);
   options.broker.lease_timeout_ms = absl::GetFlag(FLAGS_lease_timeout_ms);
+  options.broker.lease_memory_ms = absl::GetFlag(FLAGS_lease_memory_ms);
+  options.broker.limits.max_tokens = absl::GetFlag(FLAGS_max_tokens);
+  options.broker.limits.max_leases = absl::GetFlag(FLAGS_max_leases);
+  options.broker.limits.max_uploads = absl::GetFlag(FLAGS_max_uploads);
+  options.broker.limits.max_models = absl::GetFlag(FLAGS_max_models);
+  options.broker.minimum_match_tokens = absl::GetFlag(FLAGS_minimum_match_tokens);
+  options.broker.minimum_coverage = absl::GetFlag(FLAGS_minimum_coverage);
+  options.broker.maximum_recomputed_share = absl::GetFlag(FLAGS_maximum_recomputed_share);
   options.broker.upload_timeout_ms = absl::GetFlag(FLAGS_upload_timeout_ms);
   options.broker.default_kl_target = absl::GetFlag(FLAGS_kl_target);
   options.broker.sigma_limit = absl::GetFlag(FLAGS_sigma_limit);

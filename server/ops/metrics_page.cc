@@ -91,6 +91,9 @@ void AddState(const BrokerStats& stats, Page* page) {
   page->AddGauge("disk_bytes", "Bytes of the store on disk", static_cast<double>(stats.disk_bytes));
   page->AddGauge("leases", "Active leases", static_cast<double>(stats.leases));
   page->AddGauge("uploads", "Uploads in progress", static_cast<double>(stats.uploads));
+  page->AddGauge("shm_regions", "Memory regions that workers share",
+                 static_cast<double>(stats.regions.regions));
+  page->AddGauge("shm_bytes", "Bytes of those regions", static_cast<double>(stats.regions.bytes));
   page->AddGauge("draining", "1 while new work is refused", stats.draining ? 1 : 0);
   page->AddCounter("chunks_evicted_total", "Copies in memory dropped",
                    static_cast<double>(stats.chunks.evicted_chunks));
@@ -118,6 +121,10 @@ std::string MetricsPage(Broker* broker) {
   page.AddHistogram("find_seconds", "Time of FindMatch in the broker", metrics.find_seconds);
   page.AddHistogram("commit_seconds", "Time from the last row to visible and durable",
                     metrics.commit_seconds);
+  page.AddHistogram("saved_seconds", "Prefill time that workers reported a match to have saved",
+                    metrics.saved_seconds);
+  page.AddHistogram("shadow_kl_nats", "KL of the first token that shadow prefills found",
+                    metrics.shadow_kl);
   AddState(broker->Stats(), &page);
   return page.Text();
 }

@@ -28,6 +28,9 @@ absl::Status ServerOptions::Validate() const {
   SEMSHARE_RETURN_IF_ERROR(CheckLoopback("listen", listen));
   SEMSHARE_RETURN_IF_ERROR(CheckLoopback("metrics_listen", metrics_listen));
   if (data_dir.empty()) return absl::InvalidArgumentError("--data_dir: must not be empty");
+  if (shm_socket.empty()) {
+    return absl::InvalidArgumentError("--shm_socket: expected a path, auto or none");
+  }
   if (backend != "auto" && backend != "cpu" && backend != "cuda") {
     return absl::InvalidArgumentError("--backend: expected auto, cpu or cuda");
   }

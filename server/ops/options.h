@@ -19,7 +19,10 @@ struct ServerOptions {
   std::string data_dir = "data";
   std::string backend = "auto";  // auto, cpu, cuda
   std::string address_file;      // empty: none is written
-  int kernel_threads = 1;        // threads of one realign
+  // Unix socket of the shared-memory transport. "auto": <data_dir>/shm.sock, "none": no such
+  // transport.
+  std::string shm_socket = "auto";
+  int kernel_threads = 1;  // threads of one realign
   int lanes = 8;
   int worker_threads = 4;         // executor threads for RPC work
   int max_queue = 1024;           // calls that wait for one

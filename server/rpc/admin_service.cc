@@ -35,7 +35,7 @@ void FillStats(const Broker& broker, const Metrics& metrics, v1::StatsResponse* 
 class CacheAdminService final : public v1::CacheAdmin::CallbackService {
  public:
   explicit CacheAdminService(const ServiceContext& context)
-      : broker_(context.broker), executor_(context.executor) {}
+      : broker_(context.broker), executor_(context.executor), on_drain_(context.on_drain) {}
 
   grpc::ServerUnaryReactor* ListModels(grpc::CallbackServerContext* call,
                                        const v1::ListModelsRequest*,
@@ -152,6 +152,7 @@ class CacheAdminService final : public v1::CacheAdmin::CallbackService {
                                   v1::DrainResponse*) override {
     return RunUnary(call, executor_, [this] {
       broker_->Drain();
+      if (on_drain_) on_drain_();
       return absl::OkStatus();
     });
   }
@@ -159,6 +160,7 @@ class CacheAdminService final : public v1::CacheAdmin::CallbackService {
  private:
   Broker* const broker_;
   Executor* const executor_;
+  const std::function<void()> on_drain_;
 };
 
 }  // namespace

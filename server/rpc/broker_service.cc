@@ -1,10 +1,13 @@
+#include <atomic>
 #include <chrono>
 #include <utility>
 
 #include "kernels/base/status_macros.h"
 #include "semshare/v1/cache_broker.grpc.pb.h"
 #include "server/rpc/convert.h"
+#include "server/rpc/frame_codec.h"
 #include "server/rpc/read_stream.h"
+#include "server/rpc/region_read_stream.h"
 #include "server/rpc/service.h"
 #include "server/rpc/tenant.h"
 #include "server/rpc/unary.h"
@@ -21,6 +24,13 @@ using Base = v1::CacheBroker::WithCallbackMethod_GetServerInfo<
             v1::CacheBroker::WithCallbackMethod_FindMatch<
                 v1::CacheBroker::WithRawCallbackMethod_ReadKv<
                     v1::CacheBroker::WithCallbackMethod_ReleaseMatch<Service>>>>>>>>;
+
+// A ReadKv that ends before it began.
+class RefusedRead final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
+ public:
+  explicit RefusedRead(const grpc::Status& status) { Finish(status); }
+  void OnDone() override { delete this; }
+};
 
 class CacheBrokerService final : public Base {
  public:
@@ -47,8 +57,9 @@ class CacheBrokerService final : public Base {
   }
 
   grpc::ServerReadReactor<v1::RegisterModelFrame>* RegisterModel(
-      grpc::CallbackServerContext*, v1::RegisterModelResponse* response) override {
-    return new RegisterStream(context_.broker, context_.executor, response);
+      grpc::CallbackServerContext* call, v1::RegisterModelResponse* response) override {
+    return new RegisterStream(context_.broker, context_.executor, context_.watch, &registrations_,
+                              call, response);
   }
 
   grpc::ServerUnaryReactor* BeginPut(grpc::CallbackServerContext* call,
@@ -63,15 +74,15 @@ class CacheBrokerService final : public Base {
     });
   }
 
-  grpc::ServerReadReactor<grpc::ByteBuffer>* WriteKv(grpc::CallbackServerContext*,
+  grpc::ServerReadReactor<grpc::ByteBuffer>* WriteKv(grpc::CallbackServerContext* call,
                                                      grpc::ByteBuffer* response) override {
-    return new WriteStream(context_.broker, context_.executor, response);
+    return new WriteStream(context_.broker, context_.executor, context_.watch, call, response);
   }
 
   grpc::ServerUnaryReactor* FindMatch(grpc::CallbackServerContext* call,
                                       const v1::FindMatchRequest* request,
                                       v1::FindMatchResponse* response) override {
-    return RunUnary(call, context_.executor, [this, request, response]() -> absl::Status {
+    return RunUnary(call, context_.executor, [this, call, request, response]() -> absl::Status {
       const auto begin = std::chrono::steady_clock::now();
       SEMSHARE_ASSIGN_OR_RETURN(const FindRequest find, ToFindRequest(*request));
       SEMSHARE_ASSIGN_OR_RETURN(const FindResult result,
@@ -79,13 +90,27 @@ class CacheBrokerService final : public Base {
       *response = ToResponse(result);
       const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - begin;
       context_.broker->metrics().find_seconds.Observe(elapsed.count());
+      // Nobody would ever release the lease of a caller that gave up.
+      if (call->IsCancelled() && response->has_match()) {
+        return context_.broker->ReleaseMatch(kDefaultTenant, response->match().lease_id(), {});
+      }
       return absl::OkStatus();
     });
   }
 
-  grpc::ServerWriteReactor<grpc::ByteBuffer>* ReadKv(grpc::CallbackServerContext*,
-                                                     const grpc::ByteBuffer* request) override {
-    return new ReadStream(context_.broker, context_.executor, context_.staging, *request);
+  grpc::ServerWriteReactor<grpc::ByteBuffer>* ReadKv(grpc::CallbackServerContext* call,
+                                                     const grpc::ByteBuffer* bytes) override {
+    v1::ReadKvRequest request;
+    absl::Status status = ParseMessage(*bytes, &request);
+    const absl::StatusOr<v1::Transport> transport = ToTransport(request.transport());
+    if (status.ok()) status = transport.status();
+    if (!status.ok()) return new RefusedRead(ToGrpcStatus(status));
+    if (*transport == v1::TRANSPORT_SHARED_MEMORY) {
+      return new RegionReadStream(context_.broker, context_.executor, context_.watch, call,
+                                  std::move(request));
+    }
+    return new ReadStream(context_.broker, context_.executor, context_.staging, context_.watch,
+                          call, std::move(request));
   }
 
   grpc::ServerUnaryReactor* ReleaseMatch(grpc::CallbackServerContext* call,
@@ -99,6 +124,7 @@ class CacheBrokerService final : public Base {
 
  private:
   const ServiceContext context_;
+  std::atomic<int> registrations_{0};
 };
 
 }  // namespace

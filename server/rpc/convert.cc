@@ -102,6 +102,45 @@ void SetMatch(const MatchResult& result, v1::Match* message) {
 
 }  // namespace
 
+absl::StatusOr<v1::Transport> ToTransport(v1::Transport transport) {
+  switch (transport) {
+    case v1::TRANSPORT_UNSPECIFIED:
+    case v1::TRANSPORT_INLINE:
+      return v1::TRANSPORT_INLINE;
+    case v1::TRANSPORT_SHARED_MEMORY:
+      return v1::TRANSPORT_SHARED_MEMORY;
+    case v1::TRANSPORT_CUDA_IPC:
+      return absl::UnimplementedError(
+          "transport: CUDA IPC is not built; supported: inline, shared memory");
+    default:
+      return absl::InvalidArgumentError(
+          absl::StrCat("transport: unknown value ", static_cast<int>(transport)));
+  }
+}
+
+absl::StatusOr<KvView> ToKvView(const char* field, const v1::KvView& message, MemorySpan region) {
+  KvView view;
+  view.slots.assign(message.slots().begin(), message.slots().end());
+  for (const v1::PlaneView& plane : message.planes()) {
+    const auto room = static_cast<uint64_t>(region.bytes);
+    if (plane.offset() > room || plane.bytes() > room - plane.offset()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(field, ".planes[", view.planes.size(), "]: [", plane.offset(), ", +",
+                       plane.bytes(), ") is not within the region's ", room, " bytes"));
+    }
+    PlaneView to;
+    to.memory =
+        region.Sub(static_cast<int64_t>(plane.offset()), static_cast<int64_t>(plane.bytes()));
+    to.block_tokens = std::max<int64_t>(1, plane.block_tokens());
+    to.block_stride = plane.block_stride();
+    to.token_stride = plane.token_stride();
+    to.head_stride = plane.head_stride();
+    to.element_stride = plane.element_stride();
+    view.planes.push_back(to);
+  }
+  return view;
+}
+
 absl::StatusOr<PutRequest> ToPutRequest(const v1::BeginPutRequest& request) {
   PutRequest put;
   put.model = request.model();
@@ -112,10 +151,7 @@ absl::StatusOr<PutRequest> ToPutRequest(const v1::BeginPutRequest& request) {
   put.ttl_ms = request.ttl_ms() > (uint64_t{1} << 50) ? -1 : static_cast<int64_t>(request.ttl_ms());
   put.priority = request.priority() > 255 ? -1 : static_cast<int>(request.priority());
   put.alias = request.alias();
-  if (request.transport() > v1::TRANSPORT_INLINE) {
-    return absl::UnimplementedError(
-        "transport: only TRANSPORT_INLINE is built; shared memory and CUDA IPC are not");
-  }
+  SEMSHARE_RETURN_IF_ERROR(ToTransport(request.transport()).status());
   switch (request.durability()) {
     case v1::DURABILITY_UNSPECIFIED:
     case v1::DURABILITY_DISK:
@@ -158,8 +194,7 @@ absl::StatusOr<FindRequest> ToFindRequest(const v1::FindMatchRequest& request) {
   for (const auto& point : request.worker_cost().prefill()) {
     find.cost.prefill.push_back({point.tokens(), point.seconds()});
   }
-  find.cost.transfer_bytes_per_second =
-      std::max(0.0, request.worker_cost().transfer_bytes_per_second());
+  find.cost.transfer_bytes_per_second = request.worker_cost().transfer_bytes_per_second();
   return find;
 }
 
@@ -181,6 +216,9 @@ MatchOutcome ToOutcome(const v1::MatchOutcome& outcome) {
   // An outcome that says nothing counts as unspecified, index 0.
   value.kind = static_cast<ResultKind>(kind < 0 || kind >= kResultKinds ? 0 : kind);
   value.recomputed_token_layers = outcome.recomputed_token_layers();
+  value.seconds_saved = outcome.seconds_saved();
+  if (outcome.has_shadow_kl()) value.shadow_kl = outcome.shadow_kl();
+  value.fallback_reason = outcome.fallback_reason();
   return value;
 }
 

@@ -11,6 +11,7 @@
 #include "semshare/v1/cache_broker.pb.h"
 #include "semshare/v1/model.pb.h"
 #include "server/broker.h"
+#include "server/transport/kv_view.h"
 
 namespace semshare {
 
@@ -29,6 +30,13 @@ v1::BeginPutResponse ToResponse(const PutTicket& ticket);
 
 absl::StatusOr<FindRequest> ToFindRequest(const v1::FindMatchRequest& request);
 v1::FindMatchResponse ToResponse(const FindResult& result);
+
+// The transport of a request: INVALID_ARGUMENT for an unknown value, UNIMPLEMENTED for one that is
+// not built. UNSPECIFIED means inline.
+absl::StatusOr<v1::Transport> ToTransport(v1::Transport transport);
+
+// A view into `region`. INVALID_ARGUMENT names, after `field`, a plane that is not within it.
+absl::StatusOr<KvView> ToKvView(const char* field, const v1::KvView& view, MemorySpan region);
 
 MatchOutcome ToOutcome(const v1::MatchOutcome& outcome);
 

@@ -16,6 +16,7 @@ constexpr uint32_t kLengthDelimited = 2;
 constexpr uint32_t kFixed32 = 5;
 constexpr uint32_t kPayloadField = 15;
 constexpr uint64_t kMaxUploadIdBytes = 64;
+constexpr uint64_t kMaxSourceBytes = 4 << 20;  // a message's limit
 
 // Reads across slice borders.
 class SliceReader {
@@ -68,8 +69,9 @@ class SliceReader {
   size_t at_ = 0;
 };
 
-absl::Status SetNumber(uint32_t field, uint64_t value, WriteFrame* frame) {
-  if (field >= 3 && field <= 6 && value > UINT32_MAX) return SliceReader::Malformed();
+absl::Status SetNumber(uint32_t field, uint64_t value, ReceivedFrame* received) {
+  WriteFrame* frame = &received->frame;
+  if (field >= 3 && field <= 9 && field != 7 && value > UINT32_MAX) return SliceReader::Malformed();
   switch (field) {
     case 2:
       frame->exact = value != 0;
@@ -89,9 +91,20 @@ absl::Status SetNumber(uint32_t field, uint64_t value, WriteFrame* frame) {
     case 7:
       frame->commit = value != 0;
       break;
+    case 9:
+      received->layers = static_cast<int64_t>(value);
+      break;
     default:
       break;  // unknown: a newer client
   }
+  return absl::OkStatus();
+}
+
+absl::Status SetText(const std::vector<std::string_view>& pieces, uint64_t bytes, uint64_t limit,
+                     std::string* text) {
+  if (bytes > limit) return SliceReader::Malformed();
+  text->clear();
+  for (const std::string_view piece : pieces) *text += piece;
   return absl::OkStatus();
 }
 
@@ -101,7 +114,7 @@ absl::Status DecodeField(SliceReader* reader, ReceivedFrame* received) {
   switch (tag & 7) {
     case kVarint: {
       SEMSHARE_ASSIGN_OR_RETURN(const uint64_t value, reader->Varint());
-      return SetNumber(field, value, &received->frame);
+      return SetNumber(field, value, received);
     }
     case kFixed64:
       return reader->Take(8).status();
@@ -114,11 +127,9 @@ absl::Status DecodeField(SliceReader* reader, ReceivedFrame* received) {
         received->pieces = std::move(pieces);
         return absl::OkStatus();
       }
-      if (field != 1) return absl::OkStatus();  // unknown: a newer client
-      if (bytes > kMaxUploadIdBytes) return SliceReader::Malformed();
-      received->upload_id.clear();
-      for (const std::string_view piece : pieces) received->upload_id += piece;
-      return absl::OkStatus();
+      if (field == 1) return SetText(pieces, bytes, kMaxUploadIdBytes, &received->upload_id);
+      if (field == 8) return SetText(pieces, bytes, kMaxSourceBytes, &received->source);
+      return absl::OkStatus();  // unknown: a newer client
     }
     default:
       return SliceReader::Malformed();
@@ -151,6 +162,13 @@ grpc::ByteBuffer EncodeReadFrame(const ReadFrame& frame, grpc::Slice payload) {
   bytes.push_back(static_cast<char>(length));
   const grpc::Slice slices[2] = {grpc::Slice(bytes), std::move(payload)};
   return grpc::ByteBuffer(slices, 2);
+}
+
+grpc::ByteBuffer EncodeProgressFrame(int layer) {
+  v1::ReadKvFrame frame;
+  frame.set_layer(static_cast<uint32_t>(layer));
+  const grpc::Slice slice(frame.SerializeAsString());
+  return grpc::ByteBuffer(&slice, 1);
 }
 
 }  // namespace semshare

@@ -23,6 +23,8 @@ namespace semshare {
 struct ReceivedFrame {
   std::string upload_id;
   WriteFrame frame;
+  std::string source;  // a serialised KvView; empty: none
+  int64_t layers = 0;  // that are ready there
   std::vector<grpc::Slice> slices;
   std::vector<std::string_view> pieces;
 };
@@ -32,6 +34,9 @@ absl::StatusOr<ReceivedFrame> DecodeWriteFrame(const grpc::ByteBuffer& message);
 
 // A ReadKvFrame whose payload is `payload`.
 grpc::ByteBuffer EncodeReadFrame(const ReadFrame& frame, grpc::Slice payload);
+
+// A ReadKvFrame that reports progress and carries no rows.
+grpc::ByteBuffer EncodeProgressFrame(int layer);
 
 // Parses a small protobuf message from its raw bytes.
 template <typename Message>

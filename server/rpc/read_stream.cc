@@ -4,7 +4,6 @@
 
 #include "kernels/base/status_macros.h"
 #include "proto/rpc_status.h"
-#include "semshare/v1/cache_broker.pb.h"
 #include "server/rpc/frame_codec.h"
 #include "server/rpc/tenant.h"
 
@@ -31,30 +30,28 @@ void DropHold(void* hold) { delete static_cast<BufferHold*>(hold); }
 
 }  // namespace
 
-ReadStream::ReadStream(Broker* broker, Executor* executor, StagingPool* staging,
-                       const grpc::ByteBuffer& request)
-    : broker_(broker), executor_(executor), pool_(staging), request_(request) {
+ReadStream::ReadStream(Broker* broker, Executor* executor, StagingPool* staging, StreamWatch* watch,
+                       grpc::CallbackServerContext* call, v1::ReadKvRequest request)
+    : broker_(broker),
+      executor_(executor),
+      pool_(staging),
+      request_(std::move(request)),
+      ticket_(watch, call, broker->options().lease_timeout_ms, broker->now_ms()) {
   ++broker_->metrics().reads;
   SchedulePump();
 }
 
 absl::Status ReadStream::Open() {
-  v1::ReadKvRequest request;
-  SEMSHARE_RETURN_IF_ERROR(ParseMessage(request_, &request));
-  if (request.transport() > v1::TRANSPORT_INLINE) {
-    return absl::UnimplementedError(
-        "transport: only TRANSPORT_INLINE is built; shared memory and CUDA IPC are not");
-  }
   const int64_t limit = broker_->options().limits.max_frame_payload_bytes;
-  int64_t frame_bytes = request.max_frame_payload_bytes();
+  int64_t frame_bytes = request_.max_frame_payload_bytes();
   if (frame_bytes == 0) frame_bytes = limit;
   if (frame_bytes > limit) {
     return absl::InvalidArgumentError("max_frame_payload_bytes: above the server's limit");
   }
-  lease_id_ = request.lease_id();
-  SEMSHARE_ASSIGN_OR_RETURN(MatchLeasePtr lease, broker_->OpenLease(kDefaultTenant, lease_id_));
+  SEMSHARE_ASSIGN_OR_RETURN(MatchLeasePtr lease,
+                            broker_->OpenLease(kDefaultTenant, request_.lease_id()));
   SEMSHARE_ASSIGN_OR_RETURN(
-      reader_, MatchReader::Create(std::move(lease), request.layer_begin(), request.layer_end(),
+      reader_, MatchReader::Create(std::move(lease), request_.layer_begin(), request_.layer_end(),
                                    frame_bytes, broker_->arena()));
   SEMSHARE_ASSIGN_OR_RETURN(staging_, pool_->Borrow());
   staging_->SetListener([this] { SchedulePump(); });
@@ -65,7 +62,7 @@ absl::StatusOr<grpc::ByteBuffer> ReadStream::MakeFrame(int buffer) {
   const MemorySpan span = staging_->span(buffer);
   auto hold = std::make_unique<BufferHold>(staging_, buffer);
   // An open stream keeps its lease alive; a released or expired one ends the stream.
-  SEMSHARE_RETURN_IF_ERROR(broker_->OpenLease(kDefaultTenant, lease_id_).status());
+  SEMSHARE_RETURN_IF_ERROR(broker_->OpenLease(kDefaultTenant, request_.lease_id()).status());
   Backend* backend = broker_->backend();
   SEMSHARE_ASSIGN_OR_RETURN(Lane lane, backend->AcquireLane(kLaneTimeout));
   SEMSHARE_ASSIGN_OR_RETURN(const ReadFrame frame, reader_->EnqueueNext(backend, lane, span));
@@ -136,18 +133,17 @@ void ReadStream::Pump() {
   }
   // The listener must be gone before the object can be: it is called from gRPC's threads.
   if (staging_ != nullptr) staging_->SetListener({});
-  {
-    MutexLock lock(&mutex_);
-    pumping_ = false;
-  }
-  FinishIfIdle();
+  EndPump();
 }
 
-void ReadStream::FinishIfIdle() {
+void ReadStream::EndPump() {
   absl::Status status;
   {
+    // One step: once pumping_ is false another thread may pump, finish the call, and with it end
+    // this object.
     MutexLock lock(&mutex_);
-    if (finished_ || pumping_ || writing_ || !produced_all_) return;
+    pumping_ = false;
+    if (finished_ || writing_ || !produced_all_) return;
     finished_ = true;
     status = status_;
   }
@@ -156,6 +152,7 @@ void ReadStream::FinishIfIdle() {
 }
 
 void ReadStream::OnWriteDone(bool ok) {
+  ticket_.Touch(broker_->now_ms());
   // Frames die outside of the lock: their buffers go back, which calls the listener.
   grpc::ByteBuffer sent;
   std::deque<grpc::ByteBuffer> dropped;

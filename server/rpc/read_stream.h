@@ -11,15 +11,16 @@
 
 #include <deque>
 #include <memory>
-#include <string>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "kernels/base/mutex.h"
+#include "semshare/v1/cache_broker.pb.h"
 #include "server/broker.h"
 #include "server/executor.h"
 #include "server/match_reader.h"
+#include "server/rpc/stream_watch.h"
 #include "server/transport/staging.h"
 
 namespace semshare {
@@ -27,8 +28,8 @@ namespace semshare {
 class ReadStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
  public:
   // `broker`, `executor` and `staging` outlive the call. Starts at once.
-  ReadStream(Broker* broker, Executor* executor, StagingPool* staging,
-             const grpc::ByteBuffer& request);
+  ReadStream(Broker* broker, Executor* executor, StagingPool* staging, StreamWatch* watch,
+             grpc::CallbackServerContext* call, v1::ReadKvRequest request);
 
   void OnWriteDone(bool ok) override;
   void OnCancel() override;
@@ -43,16 +44,17 @@ class ReadStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
   void Pump();
   void SchedulePump();
   void SendOrQueue(grpc::ByteBuffer frame);
-  // Ends the call if nothing is running any more. Nothing may touch the object after it.
-  void FinishIfIdle();
+  // The end of a pump: ends the call if nothing else is running. Nothing may touch the object
+  // after it.
+  void EndPump();
 
   Broker* const broker_;
   Executor* const executor_;
   StagingPool* const pool_;
-  const grpc::ByteBuffer request_;
+  const v1::ReadKvRequest request_;
+  StreamWatch::Ticket ticket_;
 
   // Used by Pump only, which runs one at a time.
-  std::string lease_id_;
   std::shared_ptr<StreamStaging> staging_;
   std::unique_ptr<MatchReader> reader_;
 

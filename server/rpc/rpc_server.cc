@@ -50,7 +50,8 @@ v1::GetServerInfoResponse MakeInfo(const Broker& broker) {
 class RpcServerImpl final : public RpcServer {
  public:
   RpcServerImpl(Broker* broker, Executor* executor, StagingPool* staging) : broker_(broker) {
-    ServiceContext context{broker, executor, staging, [this] { return Info(); }};
+    ServiceContext context{
+        broker, executor, staging, &watch_, [this] { return Info(); }, [this] { SetNotServing(); }};
     broker_service_ = NewCacheBrokerService(context);
     admin_service_ = NewCacheAdminService(context);
   }
@@ -70,6 +71,7 @@ class RpcServerImpl final : public RpcServer {
     }
     address_ = options.listen.substr(0, options.listen.rfind(':')) + ":" + std::to_string(port);
     metrics_address_ = options.metrics_address;
+    shm_socket_ = options.shm_socket;
     server_->GetHealthCheckService()->SetServingStatus(true);
     for (const char* service : {"semshare.v1.CacheBroker", "semshare.v1.CacheAdmin"}) {
       server_->GetHealthCheckService()->SetServingStatus(service, true);
@@ -89,6 +91,8 @@ class RpcServerImpl final : public RpcServer {
                         json.substr(1), "\n");
   }
 
+  int64_t CancelStalled(int64_t now_ms) override { return watch_.CancelStalled(now_ms); }
+
   void SetNotServing() override { server_->GetHealthCheckService()->SetServingStatus(false); }
 
   void Shutdown(absl::Duration grace) override {
@@ -103,15 +107,19 @@ class RpcServerImpl final : public RpcServer {
     v1::GetServerInfoResponse info = MakeInfo(*broker_);
     info.set_grpc_address(address_);
     info.set_metrics_address(metrics_address_);
+    info.set_shm_socket(shm_socket_);
+    if (!shm_socket_.empty()) info.add_transports(v1::TRANSPORT_SHARED_MEMORY);
     info.set_unix_time_ms(broker_->now_ms());
     return info;
   }
 
   Broker* const broker_;
+  StreamWatch watch_;
   std::unique_ptr<grpc::Service> broker_service_;
   std::unique_ptr<grpc::Service> admin_service_;
   std::string address_;
   std::string metrics_address_;
+  std::string shm_socket_;
   std::unique_ptr<grpc::Server> server_;
 };
 

@@ -21,6 +21,7 @@ inline constexpr const char kVersion[] = "0.1.0";
 struct RpcServerOptions {
   std::string listen;           // HOST:PORT, port 0: any
   std::string metrics_address;  // for GetServerInfo
+  std::string shm_socket;       // for GetServerInfo; empty: no shared memory
 };
 
 class RpcServer {
@@ -35,6 +36,8 @@ class RpcServer {
   virtual const std::string& address() const = 0;
   // What GetServerInfo says, as JSON, with "grpc" and "metrics" first: the address file.
   virtual std::string AddressFile() const = 0;
+  // Ends streams whose peer stopped taking part; returns how many. Called once a second.
+  virtual int64_t CancelStalled(int64_t now_ms) = 0;
   // Health becomes NOT_SERVING.
   virtual void SetNotServing() = 0;
   // Refuses new calls, waits for those in flight at most `grace`, then cancels them.

@@ -22,8 +22,12 @@ grpc::ByteBuffer ToByteBuffer(const google::protobuf::MessageLite& message) {
 
 }  // namespace
 
-WriteStream::WriteStream(Broker* broker, Executor* executor, grpc::ByteBuffer* response)
-    : broker_(broker), executor_(executor), response_(response) {
+WriteStream::WriteStream(Broker* broker, Executor* executor, StreamWatch* watch,
+                         grpc::CallbackServerContext* call, grpc::ByteBuffer* response)
+    : broker_(broker),
+      executor_(executor),
+      response_(response),
+      ticket_(watch, call, broker->options().upload_timeout_ms, broker->now_ms()) {
   ReadNext();
 }
 
@@ -38,6 +42,7 @@ void WriteStream::ReadNext() {
 
 void WriteStream::OnReadDone(bool ok) {
   turns_.load(std::memory_order_acquire);
+  ticket_.Touch(broker_->now_ms());
   if (!ok) {
     Finish(
         ToGrpcStatus(absl::InvalidArgumentError("the stream ended without a frame that commits")));
@@ -60,20 +65,47 @@ absl::StatusOr<bool> WriteStream::Work() {
   } else if (!received.upload_id.empty()) {
     return absl::InvalidArgumentError("upload_id: belongs in the first frame only");
   }
-  Backend* backend = broker_->backend();
+  if (!received.source.empty()) SEMSHARE_RETURN_IF_ERROR(SetSource(received));
+  SEMSHARE_RETURN_IF_ERROR(TakeRows(received));
+  if (!received.frame.commit) return false;
+  SEMSHARE_RETURN_IF_ERROR(Commit());
+  return true;
+}
+
+absl::Status WriteStream::SetSource(const ReceivedFrame& received) {
+  if (region_ != nullptr) return absl::InvalidArgumentError("source: belongs in the first frame");
+  v1::KvView source;
+  if (!source.ParseFromString(received.source)) {
+    return absl::InvalidArgumentError("source: is not a valid KvView");
+  }
+  SEMSHARE_ASSIGN_OR_RETURN(region_, broker_->regions()->Find(kDefaultTenant, source.region()));
+  SEMSHARE_ASSIGN_OR_RETURN(KvView view, ToKvView("source", source, region_->span()));
+  return upload_->SetSource(std::move(view), received.frame.exact);
+}
+
+absl::Status WriteStream::TakeRows(const ReceivedFrame& received) {
   int64_t bytes = 0;
   for (const std::string_view piece : received.pieces) bytes += static_cast<int64_t>(piece.size());
-  if (bytes > broker_->options().limits.max_frame_payload_bytes) {
+  const int64_t limit = broker_->options().limits.max_frame_payload_bytes;
+  if (bytes > limit) {
     return absl::InvalidArgumentError(
-        absl::StrCat("payload: at most ", broker_->options().limits.max_frame_payload_bytes,
-                     " bytes, got ", bytes));
+        absl::StrCat("payload: at most ", limit, " bytes, got ", bytes));
   }
-  {
-    SEMSHARE_ASSIGN_OR_RETURN(Lane lane, backend->AcquireLane(kLaneTimeout));
+  if (region_ != nullptr && (bytes > 0 || received.frame.tokens > 0)) {
+    return absl::InvalidArgumentError("payload: the rows of this upload are in its source");
+  }
+  Backend* backend = broker_->backend();
+  SEMSHARE_ASSIGN_OR_RETURN(Lane lane, backend->AcquireLane(kLaneTimeout));
+  if (region_ != nullptr || received.layers > 0) {
+    SEMSHARE_ASSIGN_OR_RETURN(bytes, upload_->WriteLayers(received.layers, backend, lane));
+  } else {
     SEMSHARE_RETURN_IF_ERROR(upload_->Write(received.frame, received.pieces, backend, lane));
   }
   broker_->metrics().put_bytes += static_cast<uint64_t>(bytes);
-  if (!received.frame.commit) return false;
+  return absl::OkStatus();
+}
+
+absl::Status WriteStream::Commit() {
   if (!upload_->complete()) return absl::InvalidArgumentError("commit: rows are missing");
   SEMSHARE_ASSIGN_OR_RETURN(const PutResult result, broker_->Commit(std::move(upload_)));
   v1::WriteKvResponse response;
@@ -81,12 +113,22 @@ absl::StatusOr<bool> WriteStream::Work() {
   response.set_visible(result.visible);
   response.set_durable(result.durable);
   *response_ = ToByteBuffer(response);
-  return true;
+  return absl::OkStatus();
 }
 
-RegisterStream::RegisterStream(Broker* broker, Executor* executor,
+RegisterStream::RegisterStream(Broker* broker, Executor* executor, StreamWatch* watch,
+                               std::atomic<int>* streams, grpc::CallbackServerContext* call,
                                v1::RegisterModelResponse* response)
-    : broker_(broker), executor_(executor), response_(response) {
+    : broker_(broker),
+      executor_(executor),
+      streams_(streams),
+      response_(response),
+      ticket_(watch, call, broker->options().upload_timeout_ms, broker->now_ms()) {
+  if (++*streams_ > kMaxRegistrations) {
+    Finish(ToGrpcStatus(absl::ResourceExhaustedError(
+        absl::StrCat("all ", kMaxRegistrations, " registrations are in use; retry later"))));
+    return;
+  }
   ReadNext();
 }
 
@@ -97,6 +139,7 @@ void RegisterStream::ReadNext() {
 
 void RegisterStream::OnReadDone(bool ok) {
   turns_.load(std::memory_order_acquire);
+  ticket_.Touch(broker_->now_ms());
   executor_->Submit([this, ok] {
     const absl::Status status = ok ? Take() : Register();
     if (ok && status.ok()) {
@@ -110,6 +153,11 @@ void RegisterStream::OnReadDone(bool ok) {
 absl::Status RegisterStream::TakeFloats(const char* field, const std::string& bytes, int64_t limit,
                                         std::vector<float>* values) {
   const size_t count = bytes.size() / sizeof(float);
+  const int64_t frame_limit = broker_->options().limits.max_frame_payload_bytes;
+  if (static_cast<int64_t>(bytes.size()) > frame_limit) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(field, ": at most ", frame_limit, " bytes a frame, got ", bytes.size()));
+  }
   if (bytes.size() % sizeof(float) != 0) {
     return absl::InvalidArgumentError(absl::StrCat(field, ": not whole float32 numbers"));
   }

@@ -19,13 +19,16 @@
 #include "semshare/v1/cache_broker.pb.h"
 #include "server/broker.h"
 #include "server/executor.h"
+#include "server/rpc/frame_codec.h"
+#include "server/rpc/stream_watch.h"
 
 namespace semshare {
 
 class WriteStream final : public grpc::ServerReadReactor<grpc::ByteBuffer> {
  public:
   // `broker` and `executor` outlive the call; `response` belongs to it. Starts at once.
-  WriteStream(Broker* broker, Executor* executor, grpc::ByteBuffer* response);
+  WriteStream(Broker* broker, Executor* executor, StreamWatch* watch,
+              grpc::CallbackServerContext* call, grpc::ByteBuffer* response);
   ~WriteStream() override;
 
   void OnReadDone(bool ok) override;
@@ -35,18 +38,30 @@ class WriteStream final : public grpc::ServerReadReactor<grpc::ByteBuffer> {
   void ReadNext();
   // Returns true when the upload is committed.
   absl::StatusOr<bool> Work();
+  // Takes the rows of a frame, or of the layers that it says are ready in the source.
+  absl::Status TakeRows(const ReceivedFrame& received);
+  absl::Status SetSource(const ReceivedFrame& received);
+  absl::Status Commit();
 
   Broker* const broker_;
   Executor* const executor_;
   grpc::ByteBuffer* const response_;
   grpc::ByteBuffer message_;
+  StreamWatch::Ticket ticket_;
+  RegionPtr region_;  // shared memory: where the rows come from
   std::unique_ptr<Upload> upload_;
   std::atomic<int64_t> turns_{0};
 };
 
+// Each registration holds a whole embedding table until it ends, so few run at a time.
+inline constexpr int kMaxRegistrations = 2;
+
 class RegisterStream final : public grpc::ServerReadReactor<v1::RegisterModelFrame> {
  public:
-  RegisterStream(Broker* broker, Executor* executor, v1::RegisterModelResponse* response);
+  // `streams` counts the registrations in progress and outlives the call.
+  RegisterStream(Broker* broker, Executor* executor, StreamWatch* watch, std::atomic<int>* streams,
+                 grpc::CallbackServerContext* call, v1::RegisterModelResponse* response);
+  ~RegisterStream() override { --*streams_; }
 
   void OnReadDone(bool ok) override;
   void OnDone() override { delete this; }
@@ -60,7 +75,9 @@ class RegisterStream final : public grpc::ServerReadReactor<v1::RegisterModelFra
 
   Broker* const broker_;
   Executor* const executor_;
+  std::atomic<int>* const streams_;
   v1::RegisterModelResponse* const response_;
+  StreamWatch::Ticket ticket_;
   v1::RegisterModelFrame message_;
   ModelRegistration registration_;
   bool has_spec_ = false;

@@ -207,6 +207,9 @@ def test_addresses_are_the_defaults_of_the_code() -> None:
         assert any(address in source for source in sources), address
     client = "\n".join(path.read_text() for path in (ROOT / "client" / "cpp").rglob("*.cc"))
     assert DEFAULT_ADDRESS in client
+    for guide in (ROOT / "README.md", ROOT / "client" / "python" / "README.md"):
+        named = re.findall(r'Client\("([^"]+)"\)', guide.read_text())
+        assert named == [DEFAULT_ADDRESS], guide
 
 
 def test_data_is_in_a_volume(compose: dict[str, Any], services: Services) -> None:
@@ -253,6 +256,11 @@ def test_workers_command_exists(services: Services, stages: dict[str, Stage]) ->
         assert f"--{flag}" in done.stdout
     assert flags_of(arguments)["address"] == flag_file()["listen"]
     assert stages["worker"].words("ENTRYPOINT")[1:] == ["-u", "-m"]
+
+
+def test_workers_threads_wait_passively(stages: dict[str, Stage]) -> None:
+    variables = " ".join(text for word, text in stages["worker"].instructions if word == "ENV")
+    assert "OMP_WAIT_POLICY=PASSIVE" in variables.split()
 
 
 def test_gpu_profile_reserves_a_device(services: Services) -> None:

@@ -156,14 +156,23 @@ def test_run_refuses_unknown_phases() -> None:
 # ---- tests/run.sh's sums, with stand-ins for the test runners. ----
 
 
-def sums(tmp_path: Path, ctest: str, pytest_output: str, status: int) -> tuple[int, str]:
-    """Runs the phases release and pytest of a copy of tests/run.sh; status and last line."""
+def sums(
+    tmp_path: Path, ctest: str, pytest_output: str, status: int, *, gtest: str = "", after: str = ""
+) -> tuple[int, str]:
+    """Runs the phases release and pytest of a copy of tests/run.sh; status and last line.
+
+    `gtest` is what the binaries print, `after` what ctest adds to its closing line.
+    """
     root = tmp_path / "clone"
     for folder in ("deploy", "tests"):
         (root / folder).mkdir(parents=True)
     shutil.copy(DEPLOY / "common.sh", root / "deploy")
     shutil.copy(ROOT / "tests" / "run.sh", root / "tests")
-    path = fake_path(tmp_path, cmake="exit 0", ctest=f"echo '{ctest}'; exit {status}")
+    own_log = root / "build" / "release" / "Testing" / "Temporary" / "LastTest.log"
+    own_log.parent.mkdir(parents=True)
+    own_log.write_text("[  SKIPPED ] 99 tests, listed below:\n")  # Of an earlier run.
+    run_tests = f"echo '{ctest}'; echo '{after}'; echo '{gtest}' > '{own_log}'; exit {status}"
+    path = fake_path(tmp_path, cmake="exit 0", ctest=run_tests)
     python = tmp_path / ".cache/semshare/venv/bin/python"
     python.parent.mkdir(parents=True)
     python.write_text(f"#!/bin/sh\necho '{pytest_output}'\nexit {status}\n")
@@ -177,7 +186,20 @@ def sums(tmp_path: Path, ctest: str, pytest_output: str, status: int) -> tuple[i
 
 def test_run_sums_what_passed(tmp_path: Path) -> None:
     ctest = "100% tests passed, 0 tests failed out of 40"
-    assert sums(tmp_path, ctest, "12 passed, 1 skipped in 3.45s", 0) == (0, "52 passed, 0 failed")
+    assert sums(tmp_path, ctest, "12 passed in 3.45s", 0) == (0, "52 passed, 0 failed")
+
+
+def test_run_counts_what_was_skipped(tmp_path: Path) -> None:
+    ctest = "100% tests passed, 0 tests failed out of 40"
+    after = "\nThe following tests did not run:\n\t 7 - a_test (Skipped)\n\t 12 - b_test (Skipped)"
+    gtest = (
+        "[  SKIPPED ] Mutex.Canary (0 ms)\n[  PASSED  ] 5 tests.\n"
+        "[  SKIPPED ] 1 test, listed below:\n[  SKIPPED ] Mutex.Canary\n"
+        "[  SKIPPED ] 3 tests, listed below:\n"
+    )
+    output = "12 passed, 4 skipped in 3.45s"
+    found = sums(tmp_path, ctest, output, 0, gtest=gtest, after=after)
+    assert found == (0, "50 passed, 0 failed, 10 skipped")
 
 
 def test_run_sums_what_failed(tmp_path: Path) -> None:

@@ -21,7 +21,11 @@ RotaryDescriptor Rotary(AnglePrecision precision) {
 TEST(AnglesTest, DifferenceOfAnglesAsTheEngineFormsThem) {
   for (const AnglePrecision precision : {AnglePrecision::kFloat32, AnglePrecision::kFloat64}) {
     const RotaryDescriptor rotary = Rotary(precision);
-    const std::vector<PositionPair> pairs = {{0, 0}, {0, 1}, {100, 50}, {12, 30000}, {4096, 4095}};
+    std::vector<PositionPair> pairs = {{0, 0}, {0, 1}, {100, 50}, {12, 30000}, {4096, 4095}};
+    // Runs of one distance, at positions where fp32 angles are coarse, and beyond what a series
+    // does.
+    for (int64_t i = 0; i < 3000; ++i) pairs.push_back({i * 43, i * 43 + 977});
+    for (int64_t i = 0; i < 100; ++i) pairs.push_back({i, (int64_t{1} << 22) + 7919 * i});
     const std::vector<float> table = BuildAngleTable(rotary, pairs);
     ASSERT_EQ(table.size(), pairs.size() * 64);
     for (size_t i = 0; i < pairs.size(); ++i) {

@@ -44,7 +44,7 @@ BrokerOptions BrokerHarness::DefaultOptions() {
 void BrokerHarness::Restart(const BrokerOptions& options) {
   broker = nullptr;
   absl::StatusOr<std::unique_ptr<Broker>> made = Broker::Create(
-      options, backend.get(), &disk, engine.Parser(), [this] { return now_ms; }, &warnings);
+      options, backend.get(), tier, engine.Parser(), [this] { return now_ms; }, &warnings);
   SEMSHARE_CHECK(made.ok());
   broker = *std::move(made);
 }
@@ -96,7 +96,23 @@ absl::StatusOr<std::unique_ptr<Upload>> BrokerHarness::Fill(const PutRequest& re
 
 absl::StatusOr<PutResult> BrokerHarness::Store(const PutRequest& request) {
   SEMSHARE_ASSIGN_OR_RETURN(std::unique_ptr<Upload> upload, Fill(request));
-  return broker->Commit(std::move(upload));
+  SEMSHARE_ASSIGN_OR_RETURN(const PutResult result, broker->Commit(std::move(upload)));
+  committed.push_back(request.token_ids);
+  return result;
+}
+
+absl::Status BrokerHarness::CheckCommitted() {
+  for (const std::vector<uint32_t>& ids : committed) {
+    SEMSHARE_ASSIGN_OR_RETURN(const MatchResult match, Match(Find(ids)));
+    const double error = WorstError(match.lease, ids);
+    SEMSHARE_RETURN_IF_ERROR(broker->ReleaseMatch(kTenant, match.lease->id, {}));
+    if (match.kind != ResultKind::kExactPrefix || error != 0) {
+      return absl::DataLossError("a committed prompt came back as kind " +
+                                 std::to_string(static_cast<int>(match.kind)) + ", error " +
+                                 std::to_string(error));
+    }
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<MatchResult> BrokerHarness::Match(const FindRequest& request) {

@@ -21,14 +21,14 @@ class BrokerHarness {
   explicit BrokerHarness(const BackendCase& backend);
 
   static BrokerOptions DefaultOptions();
-  // Builds the broker anew over the same disk: a restart. Destroys the old one first.
+  // Builds the broker anew over the same tier: a restart. Destroys the old one first.
   void Restart(const BrokerOptions& options = DefaultOptions());
   absl::Status RegisterModel() { return RegisterModel(engine); }
   absl::Status RegisterModel(const TinyEngine& other);
 
   PutRequest Put(const std::vector<uint32_t>& ids) const;
   FindRequest Find(const std::vector<uint32_t>& ids) const;
-  // The whole put: begin, frames of at most 100 tokens, commit.
+  // The whole put: begin, frames of at most 100 tokens, commit. Its prompt joins `committed`.
   absl::StatusOr<PutResult> Store(const PutRequest& request);
   // Everything but the commit.
   absl::StatusOr<std::unique_ptr<Upload>> Fill(const PutRequest& request);
@@ -40,13 +40,18 @@ class BrokerHarness {
   // positions; V rows must be equal (a difference counts as 1).
   double WorstError(const MatchLeasePtr& lease, const std::vector<uint32_t>& target);
 
+  // Whether every prompt of `committed` is found whole, each row as the engine computes it.
+  absl::Status CheckCommitted();
+
   TinyEngine engine{7};
   int64_t now_ms = 1'000'000;
   MemoryDiskTier disk;
+  DiskTier* tier = &disk;  // what Restart builds the broker over
   std::unique_ptr<Backend> backend;
   Buffer staging;
   std::unique_ptr<Broker> broker;
   std::vector<std::string> warnings;
+  std::vector<std::vector<uint32_t>> committed;
 };
 
 inline constexpr const char kTenant[] = "default";

@@ -4,6 +4,7 @@
 #include "server/broker.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "gmock/gmock.h"
@@ -26,10 +27,20 @@ Ids Slice(const Ids& ids, int64_t begin, int64_t end) {
   return Ids(ids.begin() + begin, ids.begin() + end);
 }
 
+// Enough digits to name one of a few references.
+std::string IdPrefix(const Ids& ids) {
+  const NamespaceId ns = MakeNamespaceId(kTenant, TinyEngine(7).fingerprint());
+  return MakeReferenceId(ns, ids, {}).ToHex().substr(0, 16);
+}
+
 class BrokerTest : public ::testing::TestWithParam<BackendCase> {
  protected:
   BrokerTest() : harness_(GetParam()) { EXPECT_TRUE(harness_.RegisterModel().ok()); }
   Broker& broker() { return *harness_.broker; }
+  void ExpectCommittedIntact() {
+    const absl::Status status = harness_.CheckCommitted();
+    EXPECT_TRUE(status.ok()) << status;
+  }
 
   BrokerHarness harness_;
   const Ids document_ = RandomIds(700, 1);
@@ -147,6 +158,40 @@ TEST_P(BrokerTest, LeaseLife) {
   EXPECT_TRUE(absl::IsNotFound(broker().OpenLease(kTenant, second->lease->id).status()));
 }
 
+TEST_P(BrokerTest, OutcomesAreCheckedAndCounted) {
+  ASSERT_TRUE(harness_.Store(harness_.Put(document_)).ok());
+  const auto match = harness_.Match(harness_.Find(document_));
+  ASSERT_TRUE(match.ok());
+  const std::string id = match->lease->id;
+  MatchOutcome outcome;
+  outcome.kind = ResultKind::kFallback;
+  const auto release = [&](const MatchOutcome& what) {
+    return std::string(broker().ReleaseMatch(kTenant, id, what).message());
+  };
+  MatchOutcome bad = outcome;
+  bad.seconds_saved = NAN;
+  EXPECT_THAT(release(bad), HasSubstr("seconds_saved"));
+  bad = outcome;
+  bad.shadow_kl = -1;
+  EXPECT_THAT(release(bad), HasSubstr("shadow_kl"));
+  bad = outcome;
+  bad.fallback_reason = std::string(65, 'x');
+  EXPECT_THAT(release(bad), HasSubstr("fallback_reason"));
+  EXPECT_TRUE(broker().OpenLease(kTenant, id).ok());  // a refused outcome ends nothing
+
+  outcome.seconds_saved = -2;  // a loss counts as no gain
+  outcome.shadow_kl = 0.5;
+  outcome.fallback_reason = "sigma";
+  EXPECT_EQ(release(outcome), "");
+  const Metrics& metrics = broker().metrics();
+  EXPECT_EQ(metrics.fallbacks_sigma.load(), 1U);
+  EXPECT_EQ(metrics.fallbacks_other.load(), 0U);
+  EXPECT_EQ(metrics.saved_seconds.sum_seconds(), 0);
+  EXPECT_NEAR(metrics.shadow_kl.sum_seconds(), 0.5, 1e-9);
+  EXPECT_EQ(release(outcome), "");  // idempotent, and not counted again
+  EXPECT_EQ(metrics.fallbacks_sigma.load(), 1U);
+}
+
 TEST_P(BrokerTest, LeasesAreLimited) {
   ASSERT_TRUE(harness_.Store(harness_.Put(document_)).ok());
   for (int i = 0; i < broker().options().limits.max_leases; ++i) {
@@ -185,6 +230,7 @@ TEST_P(BrokerTest, FullArenaWithAllChunksPinnedRefusesAndLosesNothing) {
   ASSERT_TRUE(broker().ReleaseMatch(kTenant, first->lease->id, {}).ok());
   leases.clear();
   ASSERT_TRUE(harness_.Store(harness_.Put(RandomIds(tokens, 5))).ok());
+  ExpectCommittedIntact();
 }
 
 TEST_P(BrokerTest, CorruptRecordIsAMissAndAPutHealsIt) {
@@ -198,6 +244,9 @@ TEST_P(BrokerTest, CorruptRecordIsAMissAndAPutHealsIt) {
   ASSERT_TRUE(std::holds_alternative<NoMatch>(*result));
   EXPECT_EQ(std::get<NoMatch>(*result).reason, NoMatchReason::kChunksUnavailable);
   EXPECT_EQ(broker().Stats().chunks.quarantined_chunks, 1);
+  const auto described = broker().Describe(kTenant, {"", {}, "", IdPrefix(document_)});
+  EXPECT_TRUE(absl::IsDataLoss(described.status())) << described.status();
+  EXPECT_THAT(std::string(described.status().message()), HasSubstr(chunks[2].ToHex()));
 
   const auto ticket = broker().BeginPut(kTenant, harness_.Put(document_));
   ASSERT_TRUE(ticket.ok());
@@ -207,9 +256,12 @@ TEST_P(BrokerTest, CorruptRecordIsAMissAndAPutHealsIt) {
   const auto match = harness_.Match(harness_.Find(document_));
   ASSERT_TRUE(match.ok()) << match.status();
   EXPECT_EQ(harness_.WorstError(match->lease, document_), 0);
+  EXPECT_TRUE(broker().Describe(kTenant, {"", {}, "", IdPrefix(document_)}).ok());
+  ExpectCommittedIntact();
 }
 
 TEST_P(BrokerTest, BadPutsNameTheField) {
+  ASSERT_TRUE(harness_.Store(harness_.Put(RandomIds(200, 8))).ok());
   const auto expect = [&](const PutRequest& request, const char* field) {
     const auto ticket = broker().BeginPut(kTenant, request);
     EXPECT_TRUE(absl::IsInvalidArgument(ticket.status())) << ticket.status();
@@ -239,9 +291,56 @@ TEST_P(BrokerTest, BadPutsNameTheField) {
   request = harness_.Put(document_);
   request.alias = std::string(257, 'a');
   expect(request, "alias");
+  request.alias.pop_back();
+  EXPECT_TRUE(broker().BeginPut(kTenant, request).ok());
   request = harness_.Put(document_);
   request.model = std::string(32, 'x');
   EXPECT_TRUE(absl::IsNotFound(broker().BeginPut(kTenant, request).status()));
+  ExpectCommittedIntact();
+}
+
+TEST_P(BrokerTest, BadFindsNameTheField) {
+  ASSERT_TRUE(harness_.Store(harness_.Put(document_)).ok());
+  const auto expect = [&](const FindRequest& request, const char* field) {
+    const auto result = broker().FindMatch(kTenant, request);
+    EXPECT_TRUE(absl::IsInvalidArgument(result.status())) << result.status();
+    EXPECT_THAT(std::string(result.status().message()), HasSubstr(field));
+  };
+  FindRequest request = harness_.Find(document_);
+  request.token_ids[7] = TinyEngine::kVocab;
+  expect(request, "token_ids");
+  request.token_ids[7] = TinyEngine::kVocab - 1;
+  EXPECT_TRUE(broker().FindMatch(kTenant, request).ok());
+  request = harness_.Find(document_);
+  request.model = std::string(32, 'x');
+  EXPECT_TRUE(absl::IsNotFound(broker().FindMatch(kTenant, request).status()));
+  request.model = "short";
+  expect(request, "model");
+  request = harness_.Find(document_);
+  request.kl_target = -1;
+  expect(request, "kl_target");
+  request = harness_.Find(document_);
+  request.max_references = broker().options().limits.max_references_per_match + 1;
+  expect(request, "max_references");
+  request = harness_.Find(document_);
+  request.minimum_gain = 2;
+  expect(request, "minimum_gain");
+  request.cost.prefill = {{100, 0.001}};
+  for (const double speed : {-1.0, std::nan(""), HUGE_VAL}) {
+    request.cost.transfer_bytes_per_second = speed;
+    expect(request, "worker_cost.transfer_bytes_per_second");
+  }
+  request.cost.transfer_bytes_per_second = 0;
+  request.cost.prefill.clear();
+  for (int i = 1; i <= broker().options().limits.max_prefill_points; ++i) {
+    request.cost.prefill.push_back({i * 10, i * 0.1});
+  }
+  EXPECT_TRUE(broker().FindMatch(kTenant, request).ok());
+  request.cost.prefill.push_back({100000, 100.0});
+  expect(request, "worker_cost.prefill");
+  request.cost.prefill = {{100, 0.1}, {100, 0.2}};
+  expect(request, "worker_cost.prefill");
+  ExpectCommittedIntact();
 }
 
 TEST_P(BrokerTest, AliasesAreUnique) {
@@ -263,18 +362,22 @@ TEST_P(BrokerTest, ModelsWithOtherWeightsNeverMeet) {
   EXPECT_FALSE(harness_.Match(find).ok());
   EXPECT_TRUE(absl::IsResourceExhausted(harness_.RegisterModel(TinyEngine(9))));
   EXPECT_FALSE(*broker().HasModel("somebody else", other.fingerprint()));
+  ExpectCommittedIntact();
 }
 
 TEST_P(BrokerTest, LyingDescriptorIsRefused) {
+  ASSERT_TRUE(harness_.Store(harness_.Put(document_)).ok());
   const TinyEngine liar(11);
   const auto refused = broker().RegisterModel(kTenant, liar.LyingRegistration());
   EXPECT_TRUE(absl::IsFailedPrecondition(refused.status())) << refused.status();
   EXPECT_THAT(std::string(refused.status().message()), HasSubstr("plane k"));
   EXPECT_FALSE(*broker().HasModel(kTenant, liar.fingerprint()));
   EXPECT_EQ(broker().metrics().probe_failures.load(), 1u);
+  ExpectCommittedIntact();
 }
 
 TEST_P(BrokerTest, AnotherEngineWithOtherNumericsIsRefused) {
+  ASSERT_TRUE(harness_.Store(harness_.Put(document_)).ok());
   ModelRegistration registration = TinyEngine(12).Registration();
   registration.info = harness_.engine.info();  // claims to be the same model
   registration.table.clear();
@@ -285,6 +388,7 @@ TEST_P(BrokerTest, AnotherEngineWithOtherNumericsIsRefused) {
   const auto known = broker().RegisterModel(kTenant, again);
   ASSERT_TRUE(known.ok()) << known.status();
   EXPECT_FALSE(known->created);
+  ExpectCommittedIntact();
 }
 
 TEST_P(BrokerTest, TimeToLivePinDeleteTrim) {

@@ -272,6 +272,19 @@ TEST_F(CatalogTest, UpdateKeepsQuarantinedChunks) {
   EXPECT_TRUE(absl::IsDataLoss(store_->PinAll(manifest.chunks).status()));
 }
 
+TEST_F(CatalogTest, DeleteOfAnOldEntrySparesTheNewOne) {
+  const Manifest manifest = MakeManifest(1, true);
+  const auto old = Put(manifest);
+  ASSERT_TRUE(old.ok());
+  const auto refreshed = Put(manifest);
+  ASSERT_TRUE(refreshed.ok());
+  EXPECT_TRUE(absl::IsNotFound(catalog_->Delete(manifest.ns, manifest.id, *old).status()));
+  EXPECT_EQ(catalog_->Find(manifest.ns, manifest.id), *refreshed);
+  EXPECT_EQ(disk_.size(DiskTable::kCatalog), 1);
+  EXPECT_TRUE(catalog_->Delete(manifest.ns, manifest.id, *refreshed).ok());
+  EXPECT_EQ(catalog_->size(), 0);
+}
+
 TEST_F(CatalogTest, DeleteTakesItFromDiskFirst) {
   const Manifest manifest = MakeManifest(1, true, "a");
   ASSERT_TRUE(Put(manifest).ok());

@@ -14,24 +14,24 @@ struct alignas(256) Line {
   std::byte bytes[256];
 };
 
-TEST(StagingPoolTest, RangesDoNotOverlapAndComeBack) {
+TEST(DiskStagingTest, RangesDoNotOverlapAndComeBack) {
   std::vector<Line> memory(16);
-  StagingPool pool(HostSpan(memory.data(), 16));
+  DiskStaging pool(HostSpan(memory.data(), 16));
   {
     const StagingRange a = pool.Acquire(1);
     const StagingRange b = pool.Acquire(257);
     EXPECT_EQ(a.span().bytes, 256);
     EXPECT_EQ(b.span().bytes, 512);
     EXPECT_EQ(b.span().address, a.span().address + 256);
-    EXPECT_EQ(b.span().address % StagingPool::kAlignment, 0U);
+    EXPECT_EQ(b.span().address % DiskStaging::kAlignment, 0U);
   }
   const StagingRange all = pool.Acquire(16 * 256);
   EXPECT_EQ(all.span().bytes, pool.capacity());
 }
 
-TEST(StagingPoolTest, ThreadsShareThePool) {
+TEST(DiskStagingTest, ThreadsShareThePool) {
   std::vector<Line> memory(16);
-  StagingPool pool(HostSpan(memory.data(), 16));
+  DiskStaging pool(HostSpan(memory.data(), 16));
   std::vector<std::thread> threads;
   for (int t = 0; t < 4; ++t) {
     threads.emplace_back([&pool, t] {

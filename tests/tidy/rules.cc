@@ -77,7 +77,9 @@ std::string VendorComplaint(const SourceFile& file, const std::string& include) 
   if (IsRpcHeader(include) && !MayUseRpc(file)) {
     return "gRPC and generated headers belong in server/rpc/, server/cluster/ and client/cpp/";
   }
-  if (StartsWith(include, "proto/") && In(file, "server/") && !MayUseRpc(file)) {
+  // The layout of the shared-memory socket is plain structs.
+  const bool plain = include == "proto/shm_wire.h";
+  if (StartsWith(include, "proto/") && !plain && In(file, "server/") && !MayUseRpc(file)) {
     return "proto/ brings gRPC with it: include it in server/rpc/ and server/cluster/";
   }
   if (IsCudaHeader(include) && !In(file, "kernels/cuda/")) {
@@ -141,6 +143,25 @@ bool TestsSomething(std::string base, const std::set<std::string>& paths) {
     if (word == std::string::npos || base[word] == '/') return false;
     base.resize(word);
   }
+}
+
+// The namespace of a header, as its first line of that kind says.
+std::string NamespaceOf(const std::string& text) {
+  static const std::regex opening("(^|\\n)namespace ([A-Za-z_:0-9]+) \\{");
+  std::smatch match;
+  return std::regex_search(text, match, opening) ? match[2].str() : "";
+}
+
+// The name of a class or struct that stands in a namespace; "" for enums, specializations and
+// whatever stands in a class.
+std::string ClassName(const Block& type, const std::vector<Block>& all) {
+  const bool inner = std::any_of(all.begin(), all.end(), [&](const Block& outer) {
+    return outer.first_line < type.first_line && type.last_line <= outer.last_line;
+  });
+  static const std::regex name(
+      "^(template ?<[^>]*> ?)?(class|struct) ([A-Za-z_0-9]+)( final)?( ?:.*)?$");
+  std::smatch match;
+  return !inner && std::regex_match(type.header, match, name) ? match[3].str() : "";
 }
 
 bool HasLine(const SourceFile& file, const std::string& wanted) {
@@ -327,6 +348,25 @@ Violations CheckOneRocksDbFile(const std::vector<SourceFile>& files) {
     }
   }
   return homes.size() > 1 ? homes : Violations{};
+}
+
+Violations CheckClassNamesAreUnique(const std::vector<SourceFile>& files) {
+  std::map<std::string, std::string> homes;
+  Violations violations;
+  for (const SourceFile& file : files) {
+    if (!IsHeader(file)) continue;
+    const std::string outer = NamespaceOf(file.text) + "::";
+    const std::vector<Block> classes = FindBlocks(file.text).classes;
+    for (const Block& type : classes) {
+      const std::string name = ClassName(type, classes);
+      if (name.empty()) continue;
+      const auto [home, is_new] = homes.emplace(outer + name, file.path);
+      if (is_new) continue;
+      violations.push_back(
+          At(file, type.first_line, outer + name + " is defined in " + home->second + ", too"));
+    }
+  }
+  return violations;
 }
 
 Violations CheckTestsMirror(const std::vector<SourceFile>& files) {

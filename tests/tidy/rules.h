@@ -1,5 +1,5 @@
 // The rules of the house that a compiler does not check: sizes, layers, banned names, headers. Each
-// rule takes one file (the last two take all of them) and returns what it found, one line per
+// rule takes one file (the last three take all of them) and returns what it found, one line per
 // violation, "path:line: message". tidy_test.cc runs every rule over the repository, and over a
 // snippet that breaks it.
 //
@@ -44,6 +44,9 @@ Violations CheckHeader(const SourceFile& file);
 
 // RocksDB is included by one file only.
 Violations CheckOneRocksDbFile(const std::vector<SourceFile>& files);
+// No class name is defined in two headers: where both are in namespace semshare, the program has
+// two definitions of one class, and the linker says nothing.
+Violations CheckClassNamesAreUnique(const std::vector<SourceFile>& files);
 // tests/<folder>/<file>_test.cc tests <folder>/<file>.cc or .h; <file>_<aspect>_test.cc may, too.
 Violations CheckTestsMirror(const std::vector<SourceFile>& files);
 

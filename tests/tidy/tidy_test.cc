@@ -122,6 +122,11 @@ TEST(RepositoryFiles, TestsMirrorTheTree) {
   EXPECT_TRUE(violations.empty()) << Joined(violations);
 }
 
+TEST(RepositoryFiles, ClassNamesAreUnique) {
+  const Violations violations = CheckClassNamesAreUnique(Repository());
+  EXPECT_TRUE(violations.empty()) << Joined(violations);
+}
+
 std::string Repeat(const std::string& text, int times) {
   std::string repeated;
   for (int i = 0; i < times; ++i) repeated += text;
@@ -223,6 +228,7 @@ TEST(VendorHeadersRule, FailsOutsideOfTheirHome) {
   EXPECT_THAT(VendorOf("server/match/a.cc", "grpcpp/grpcpp.h"), SizeIs(1));
   EXPECT_THAT(VendorOf("server/a.h", "semshare/v1/model.pb.h"), SizeIs(1));
   EXPECT_THAT(VendorOf("server/a.h", "proto/rpc_status.h"), SizeIs(1));
+  EXPECT_THAT(VendorOf("server/a.h", "proto/shm_wire.h"), IsEmpty());
   EXPECT_THAT(VendorOf("storage/a.cc", "google/protobuf/message.h"), SizeIs(1));
   EXPECT_THAT(VendorOf("kernels/cpu/a.cc", "cuda_runtime.h"), SizeIs(1));
   EXPECT_THAT(VendorOf("server/a.cc", "rocksdb/db.h"), SizeIs(1));
@@ -313,6 +319,22 @@ TEST(OneRocksDbFileRule, FailsOnTheSecond) {
   const SourceFile two = {"storage/b.cc", "#include \"rocksdb/db.h\"\n"};
   EXPECT_THAT(CheckOneRocksDbFile({one}), IsEmpty());
   EXPECT_THAT(CheckOneRocksDbFile({one, two}), SizeIs(2));
+}
+
+TEST(ClassNamesRule, FailsOnTheSecondHeader) {
+  const std::string pool =
+      "namespace semshare {\nclass Pool;\nclass Pool final : public A {\n};\n}";
+  const SourceFile one = {"storage/a.h", pool};
+  EXPECT_THAT(CheckClassNamesAreUnique({one}), IsEmpty());
+  EXPECT_THAT(CheckClassNamesAreUnique({one, {"server/b.h", pool}}),
+              ElementsAre(HasSubstr("server/b.h:3: semshare::Pool is defined in storage/a.h")));
+  EXPECT_THAT(CheckClassNamesAreUnique({one, {"server/b.cc", pool}}), IsEmpty());
+  // Neither a declaration, nor an inner class, nor another namespace.
+  for (const char* const text : {"namespace semshare {\nclass Pool;\n}",
+                                 "namespace semshare {\nclass B {\n  class Pool {\n  };\n};\n}",
+                                 "namespace semshare::tidy {\nclass Pool {\n};\n}"}) {
+    EXPECT_THAT(CheckClassNamesAreUnique({one, {"server/b.h", text}}), IsEmpty()) << text;
+  }
 }
 
 TEST(TestsMirrorRule, FailsOnATestOfNothing) {

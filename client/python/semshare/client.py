@@ -91,6 +91,7 @@ class Client:
         # back-off lets a restarted broker be found again soon.
         options = [("grpc.max_reconnect_backoff_ms", 2000), ("grpc.enable_http_proxy", 0)]
         self._channel = grpc.insecure_channel(address, options=options)
+        self._shm_socket: str | None = None  # None: not asked yet.
         self._stub = pb_grpc.CacheBrokerStub(self._channel)
         self._read_kv = self._channel.unary_stream(
             _SERVICE + "ReadKv",
@@ -140,6 +141,18 @@ class Client:
     def server_info(self, *, timeout_s: float | None = None) -> pb.GetServerInfoResponse:
         """What the broker is, its limits and addresses."""
         return self._unary(self._stub.GetServerInfo, pb.GetServerInfoRequest(), timeout_s)
+
+    def shm_socket(self) -> str:
+        """Path of the broker's shared-memory socket where this host has it, else `""`.
+
+        The broker is asked once; a failure counts as none for this time.
+        """
+        if self._shm_socket is None:
+            try:
+                self._shm_socket = self.server_info().shm_socket
+            except BrokerError:
+                return ""
+        return self._shm_socket if Path(self._shm_socket).is_socket() else ""
 
     def get_model(self, fingerprint: bytes, *, timeout_s: float | None = None) -> bool:
         """Whether this fingerprint (32 bytes) is registered for the caller's tenant."""
@@ -206,6 +219,21 @@ class Client:
 
         return self._unary(self._write_kv, messages(), timeout_s)
 
+    def write_kv_from(
+        self, upload_id: bytes, source: pb.KvView, layers: int, *, timeout_s: float = 120.0
+    ) -> pb.WriteKvResponse:
+        """Lets the broker take the missing rows of all `layers` layers from shared memory, and
+        commits. The call is the caller's word that every row is exact.
+
+        After a failure the broker may still be reading: the rows must stay as they are
+        (`SharedBuffer.retire`).
+        """
+        message = pb.WriteKvFrame(
+            upload_id=upload_id, exact=True, source=source, layers=layers, commit=True
+        )
+        messages = iter([message.SerializeToString()])
+        return self._unary(self._write_kv, messages, timeout_s)
+
     def find_match(
         self, request: pb.FindMatchRequest, *, timeout_s: float | None = None
     ) -> pb.FindMatchResponse:
@@ -218,15 +246,23 @@ class Client:
         *,
         layer_begin: int = 0,
         layer_end: int = 0,
+        target: pb.KvView | None = None,
         timeout_s: float = 60.0,
     ) -> KvStream:
-        """Opens the stream of realigned rows. `timeout_s` bounds the whole stream."""
+        """Opens the stream of realigned rows. `timeout_s` bounds the whole stream.
+
+        With `target` the broker writes the rows there, and frames without payload tell how far it
+        is: all layers up to `layer`. A stream that is cancelled or fails may still be written to
+        the target for a while (`SharedBuffer.retire`).
+        """
+        inline = target is None
         request = pb.ReadKvRequest(
             lease_id=lease_id,
             layer_begin=layer_begin,
             layer_end=layer_end,
-            transport=pb.TRANSPORT_INLINE,
-            max_frame_payload_bytes=MAX_PAYLOAD_BYTES,
+            transport=pb.TRANSPORT_INLINE if inline else pb.TRANSPORT_SHARED_MEMORY,
+            max_frame_payload_bytes=MAX_PAYLOAD_BYTES if inline else 0,
+            target=target,
         )
         try:
             return KvStream(self._read_kv(request, timeout=timeout_s))

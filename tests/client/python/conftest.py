@@ -33,46 +33,22 @@ def broker(tmp_path: Path) -> Iterator[Any]:
 
         yield LocalBroker()
         return
-    from semshare import Client
+    from real_broker import RealBroker
 
-    process, address_file = start_server(binary, tmp_path)
-    try:
-        with Client.from_address_file(address_file) as client:
+    # Models here are so small that reuse never pays, and their random weights carry no meaning, so
+    # that every move looks like a wrong row: both gates are off. test_real_model.py has them on.
+    with RealBroker(tmp_path, "--minimum_gain=0", "--sigma_limit=0") as server:
+        with server.client(timeout_s=5.0) as client:
             yield client
-    finally:
-        process.terminate()
-        process.wait(timeout=20)
+        assert server.stop() == 0, server.log()[-2000:]
 
 
 def start_server(binary: str, folder: Path) -> tuple[subprocess.Popen[bytes], Path]:
-    """Starts `semshared` and returns once it has told its address.
+    """A broker as `broker` has it, for tests that end it themselves; its address file."""
+    from real_broker import BINARY, RealBroker
 
-    The server says that it listens by writing the address file, atomically; its exit or the file
-    is what is waited for.
-    """
-    address_file = folder / "address.json"
-    log = (folder / "semshared.log").open("wb")
-    process = subprocess.Popen(
-        [
-            binary,
-            "--listen=127.0.0.1:0",
-            "--metrics_listen=127.0.0.1:0",
-            f"--data_dir={folder / 'data'}",
-            f"--device_memory_bytes={1 << 28}",
-            f"--address_file={address_file}",
-            # Models here are so small that reuse never pays; it must still be right.
-            "--minimum_gain=0",
-            # Random weights carry no meaning, so every move looks like a wrong row.
-            "--sigma_limit=0",
-        ],
-        stdout=log,
-        stderr=subprocess.STDOUT,
-    )
-    while not address_file.exists():
-        try:
-            process.wait(timeout=0.02)
-        except subprocess.TimeoutExpired:
-            continue
-        text = (folder / "semshared.log").read_text(errors="replace")
-        raise RuntimeError(f"semshared ended with {process.returncode}: {text[-2000:]}")
-    return process, address_file
+    assert binary == BINARY
+    server = RealBroker(folder, "--minimum_gain=0", "--sigma_limit=0")
+    server.start()
+    assert server.process is not None
+    return server.process, server.address_file

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
 import tiny_models
 import torch
+from local_broker import LocalBroker
 from transformers import DynamicCache
 
-from semshare.hf import ApproximateCacheError, CachedModel
+from semshare.hf import ApproximateCacheError, CachedModel, cached_model
+from semshare.hf.cache import KvCache, PromptCache
 
 GENERATOR = torch.Generator().manual_seed(11)
 DOCUMENT = torch.randint(0, tiny_models.VOCAB, (300,), generator=GENERATOR).tolist()
@@ -81,6 +84,37 @@ def test_a_miss_is_the_models_own_prefill(broker: Any) -> None:
     assert result.report.fallback_reason
     assert torch.equal(result.logits, _full(model, DOCUMENT))
     assert result.cache.exact
+    cached.close()
+
+
+def test_a_miss_counts_all_that_is_not_the_models_forward(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The look-up, the adapter's copies within the forward, and the result's cache after it."""
+    slow = {"copies": 0.0, "result": 0.0, "lookup": 0.0}
+
+    def slowed(name: str, call: Any) -> Any:
+        def run(*arguments: Any, **options: Any) -> Any:
+            time.sleep(slow[name])
+            return call(*arguments, **options)
+
+        return run
+
+    broker = LocalBroker()
+    cached = CachedModel(tiny_models.make("llama"), broker)
+    monkeypatch.setattr(KvCache, "update", slowed("copies", KvCache.update))
+    monkeypatch.setattr(cached_model, "PromptCache", slowed("result", PromptCache))
+    monkeypatch.setattr(broker, "find_match", slowed("lookup", broker.find_match))
+    cached.prefill(DOCUMENT)
+    for name, times in (("copies", 3), ("result", 1), ("lookup", 1)):
+        slow[name] = 0.2
+        began = time.perf_counter()
+        report = cached.prefill(DOCUMENT).report
+        total = time.perf_counter() - began
+        slow[name] = 0.0
+        assert report.kind == "miss"
+        assert report.overhead_s >= 0.2 * times, name
+        assert total - 0.1 <= report.overhead_s + report.compute_s <= total, name
     cached.close()
 
 

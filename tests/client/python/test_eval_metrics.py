@@ -30,6 +30,7 @@ MEASUREMENT = Measurement(
     ttft_full_spread_s=(7.5, 8.5),
     lookup_s=0.01,
     transfer_s=0.2,
+    wait_s=0.01,
     compute_s=0.5,
     overhead_s=0.3,
     runs=5,

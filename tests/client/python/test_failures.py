@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 import tiny_models
 import torch
 from faulty_server import FaultyServicer, serve
+from local_broker import LocalBroker
 
 from semshare import BrokerError, Client, KvFrame
 from semshare.hf import CachedModel
@@ -118,6 +120,48 @@ def test_a_deadline(
         _expect_full(cached, "DEADLINE_EXCEEDED")
     finally:
         done.set()
+
+
+def test_a_stalled_transfer_costs_no_more_than_a_prefill(
+    model: Any, servicer: FaultyServicer, client: Client
+) -> None:
+    """With the default limit, 30 s: what was observed bounds the wait. The floor is 2 s."""
+    cached = CachedModel(model, client)
+    cached.store(DOCUMENT)
+    done = threading.Event()
+    servicer.spoil_call = lambda name, _: done.wait() if name == "ReadKv" else None  # type: ignore
+    began = time.monotonic()
+    try:
+        _expect_full(cached, "DEADLINE_EXCEEDED")
+    finally:
+        done.set()
+    assert 1.9 <= time.monotonic() - began < 10
+
+
+def test_limits_of_a_transfer_follow_the_prefill(model: Any) -> None:
+    cached = CachedModel(model, LocalBroker(), transfer_timeout_s=20.0)
+    assert cached._transfer_limit_s(1000) == 20.0
+    cached._costs.saw_prefill(1000, 5.0)
+    assert cached._transfer_limit_s(1000) == 5.0
+    assert cached._transfer_limit_s(100) == 2.0
+    assert cached._transfer_limit_s(10_000) == 20.0
+    cached.transfer_timeout_s = 1.0
+    assert cached._transfer_limit_s(100) == 1.0
+    cached.close()
+
+
+def test_a_match_after_close(model: Any, servicer: FaultyServicer, client: Client) -> None:
+    cached = CachedModel(model, client)
+    cached.store(DOCUMENT)
+    cached.close()
+    result = cached.prefill(TARGET, preset="fast")
+    assert result.report.kind == "shifted"
+    assert servicer.local.leases == {}
+    assert len(servicer.local.outcomes) == 1
+    servicer.local.models.clear()
+    assert cached.prefill(TARGET).report.fallback_reason == "NOT_FOUND"
+    assert cached.prefill(TARGET).report.fallback_reason == "not_registered"
+    cached.close()
 
 
 @pytest.mark.parametrize("rpc", ["FindMatch", "ReadKv"])

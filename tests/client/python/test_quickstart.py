@@ -17,7 +17,7 @@ from test_eval import no_cost_gate, tiny, tiny_folder
 import semshare
 from semshare import Client
 from semshare.quickstart import cli, scenario
-from semshare.quickstart.daemon import Daemon, DaemonError
+from semshare.quickstart.daemon import Daemon, DaemonError, remove_store
 from semshare.texts import PromptPair
 
 __all__ = ["no_cost_gate", "tiny", "tiny_folder"]  # Fixtures.
@@ -152,6 +152,7 @@ def test_missing_binaries_are_told(tmp_path: Path, capsys: pytest.CaptureFixture
         ([], "are required"),
         (["--semshared", "x"], "are required"),
         (["--address", "x", "--data_dir", "y"], "goes without"),
+        (["--address", "x", "--fresh"], "goes without"),
         (["--address", "x", "--threads", "0"], "--threads"),
     ],
 )
@@ -308,6 +309,7 @@ def test_a_fallback_is_described_with_its_reason() -> None:
         tokens=4000,
         kind="fallback",
         matched_tokens=0,
+        transport="",
         recomputed_share=1.07,
         reason="sigma",
         with_s=9.0,
@@ -335,8 +337,11 @@ def test_the_list_may_fail(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_the_steps_name_the_folder_in_use() -> None:
-    steps = cli._next_steps(SimpleNamespace(data_dir="/some/where", model="smollm2"))
+    steps = cli._next_steps(SimpleNamespace(data_dir="/some/where", model="smollm2", fresh=False))
     assert "--data_dir=/some/where" in steps and "--model smollm2" in steps
+    assert "empties" not in steps
+    fresh = SimpleNamespace(data_dir="/some/where", model="smollm2", fresh=True)
+    assert "the next quickstart empties that store" in cli._next_steps(fresh)
 
 
 @pytest.mark.skipif("SEMSHARE_SEMSHARED" not in os.environ, reason="needs the real broker")
@@ -345,4 +350,40 @@ def test_the_real_broker_keeps_its_folder(tmp_path: Path) -> None:
     with Daemon(binary, tmp_path / "data") as daemon:
         assert daemon.stop() == 0
         daemon.start()
-    assert any((tmp_path / "data").iterdir())
+        # A second quickstart may not take the store away from under it.
+        with pytest.raises(DaemonError, match="a broker runs on"):
+            remove_store(tmp_path / "data")
+        with Client(daemon.address) as client:
+            client.server_info()
+    assert (tmp_path / "data" / "store" / "CURRENT").exists()
+    (tmp_path / "data" / "mine").write_text("not the broker's")
+    remove_store(tmp_path / "data")
+    assert [each.name for each in (tmp_path / "data").iterdir()] == ["mine"]
+    with Daemon(binary, tmp_path / "data"):
+        pass
+
+
+def test_a_store_in_use_is_left_alone(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    store.mkdir()
+    (store / "LOCK").touch()
+    holding = "import fcntl, sys; f = open(sys.argv[1], 'r+b'); fcntl.lockf(f, fcntl.LOCK_EX)"
+    script_text = f"{holding}; print('held', flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", script_text, str(store / "LOCK")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(DaemonError, match="stop it"):
+            remove_store(tmp_path)
+        assert (store / "LOCK").exists()
+        other.communicate()
+    remove_store(tmp_path)
+    assert not store.exists()
+    remove_store(tmp_path)
+    remove_store(tmp_path / "none")
+
+
+def test_the_script_deletes_nothing_itself() -> None:
+    text = (ROOT.parents[1] / "deploy" / "quickstart.sh").read_text(encoding="utf-8")
+    assert "rm -" not in text
+    assert "--fresh" in text

@@ -1,4 +1,5 @@
-"""Realigned one-token rows against the engine's own at the new position, for every variant."""
+"""What the adapter reads of a model's rotary embedding, for every variant: the descriptor, with the
+formula of `local_broker`, gives the engine's own rows. test_realign.py asks the server the same."""
 
 from __future__ import annotations
 

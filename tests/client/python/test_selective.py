@@ -116,14 +116,14 @@ def test_the_prompt_cache_continues_as_the_models_own(name: str) -> None:
 
 def test_the_pool_reuses_memory_only_when_nobody_looks_at_it() -> None:
     pool = KvPool()
-    first = pool.take(1000)
+    first = pool.take(1000).tensor
     first.fill_(7)
     address = first.data_ptr()
     view = first[10:20].view(torch.int16)
     del first
-    second = pool.take(1000)
+    second = pool.take(1000).tensor
     assert second.data_ptr() != address
     assert view.tolist() == [0x0707] * 5
     del view
-    third = pool.take(2000)
+    third = pool.take(2000).tensor
     assert third.data_ptr() == address

@@ -21,6 +21,7 @@ from semshare.texts import (
     document_names,
     fit,
     insert_passage,
+    read_document,
     reorder_passages,
     replace_words,
 )
@@ -61,6 +62,20 @@ def test_missing_document_is_a_document_error(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("semshare.texts.documents._LICENSES", Path("/nonexistent"))
     with pytest.raises(DocumentError, match="gpl-3"):
         document("gpl-3")
+
+
+def test_a_file_is_a_document(tmp_path: Path) -> None:
+    file = tmp_path / "own.txt"
+    file.write_text("One line\nand another.\n\n-----\n\nA second paragraph.\n", encoding="utf-8")
+    own = read_document(file)
+    assert (own.name, own.text) == ("own.txt", "One line and another.\n\nA second paragraph.")
+    assert len(own.questions) == 2
+    for content in (b"", b"\n \n", b"\xff\xfe"):
+        file.write_bytes(content)
+        with pytest.raises(DocumentError, match=r"own\.txt"):
+            read_document(file)
+    with pytest.raises(DocumentError, match="cannot read"):
+        read_document(tmp_path / "none")
 
 
 @pytest.mark.parametrize("limit", [8, 100, 1000, 10**6])

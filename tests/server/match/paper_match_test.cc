@@ -65,7 +65,7 @@ TEST_P(PaperAlignTest, EveryTokenButTheLastTakesItsNearest) {
   target[30] = 401;
   Ids stored = source;
   stored[30] = 400;
-  const auto alignment = PaperAlign(target, stored, *space_);
+  const auto alignment = PaperAlign({target, {}}, {stored, {}}, *space_);
   ASSERT_TRUE(alignment.ok()) << alignment.status();
   EXPECT_THAT(alignment->segments, ElementsAre(Segment{0, 0, 0, 30, SegmentKind::kExact},
                                                Segment{30, 0, 30, 1, SegmentKind::kFuzzy},
@@ -75,9 +75,37 @@ TEST_P(PaperAlignTest, EveryTokenButTheLastTakesItsNearest) {
 }
 
 TEST_P(PaperAlignTest, TinyPromptsMatchNothing) {
-  EXPECT_THAT(PaperAlign(Ids{1}, Ids{1, 2}, *space_)->segments, IsEmpty());
-  EXPECT_THAT(PaperAlign(Ids{1, 2}, Ids(), *space_)->segments, IsEmpty());
-  EXPECT_FALSE(PaperAlign(Ids{9999, 1}, Ids{1, 2}, *space_).ok());
+  const auto align = [this](const Ids& target, const Ids& source) {
+    return PaperAlign({target, {}}, {source, {}}, *space_);
+  };
+  EXPECT_THAT(align({1}, {1, 2})->segments, IsEmpty());
+  EXPECT_THAT(align({1, 2}, {})->segments, IsEmpty());
+  EXPECT_FALSE(align({9999, 1}, {1, 2}).ok());
+}
+
+TEST_P(PaperAlignTest, TaggedTokensOfEitherSideMatchNothing) {
+  const Ids ids = {10, 20, 30, 40, 50, 60};
+  const std::vector<ContentTag> image = {{1, 3, "image"}};
+  const std::vector<ContentTag> other = {{2, 4, "other"}};
+  // A token takes another place where its own is tagged, but never a tagged one.
+  for (const auto& [target_tags, source_tags] :
+       {std::pair{image, std::vector<ContentTag>{}}, {{}, image}, {image, image}, {image, other}}) {
+    const auto alignment = PaperAlign({ids, target_tags}, {ids, source_tags}, *space_);
+    ASSERT_TRUE(alignment.ok()) << alignment.status();
+    ASSERT_FALSE(alignment->segments.empty());
+    const auto tagged = [](const std::vector<ContentTag>& tags, int64_t t) {
+      return !tags.empty() && t >= tags[0].begin && t < tags[0].end;
+    };
+    for (const Segment& segment : alignment->segments) {
+      for (int64_t i = 0; i < segment.tokens; ++i) {
+        EXPECT_FALSE(tagged(target_tags, segment.target_begin + i));
+        EXPECT_FALSE(tagged(source_tags, segment.source_begin + i));
+      }
+    }
+  }
+  const std::vector<ContentTag> all = {{0, 6, "image"}};
+  EXPECT_THAT(PaperAlign({ids, all}, {ids, {}}, *space_)->segments, IsEmpty());
+  EXPECT_THAT(PaperAlign({ids, {}}, {ids, all}, *space_)->segments, IsEmpty());
 }
 
 INSTANTIATE_TEST_SUITE_P(All, PaperAlignTest,

@@ -81,7 +81,7 @@ TEST(ConvertRequestTest, DefaultsAndUnknownValues) {
   EXPECT_TRUE(ToPutRequest(put)->durable);
   put.set_durability(v1::DURABILITY_MEMORY);
   EXPECT_FALSE(ToPutRequest(put)->durable);
-  put.set_transport(v1::TRANSPORT_SHARED_MEMORY);
+  put.set_transport(v1::TRANSPORT_CUDA_IPC);
   EXPECT_TRUE(absl::IsUnimplemented(ToPutRequest(put).status()));
 }
 

@@ -2,8 +2,10 @@
 #include "server/rpc/rpc_server.h"
 
 #include <grpcpp/grpcpp.h>
+#include <grpcpp/impl/codegen/client_unary_call.h>
 
 #include <algorithm>
+#include <atomic>
 #include <string>
 #include <thread>
 #include <utility>
@@ -30,14 +32,14 @@ class RpcServerTest : public ::testing::Test {
     std::vector<std::string> warnings;
     broker_ = *Broker::Create(
         options, backend_.get(), &disk_, ContractModelParser(options.limits),
-        [] { return int64_t{1000}; }, &warnings);
+        [this] { return now_ms_.load(); }, &warnings);
     staging_ = *StagingPool::Create(backend_.get(), 2, options.limits.max_frame_payload_bytes);
     executor_ = std::make_unique<Executor>(2, 64);
     server_ = *RpcServer::Start({"127.0.0.1:0", "127.0.0.1:1"}, broker_.get(), executor_.get(),
                                 staging_.get());
-    auto channel = grpc::CreateChannel(server_->address(), grpc::InsecureChannelCredentials());
-    stub_ = v1::CacheBroker::NewStub(channel);
-    admin_ = v1::CacheAdmin::NewStub(channel);
+    channel_ = grpc::CreateChannel(server_->address(), grpc::InsecureChannelCredentials());
+    stub_ = v1::CacheBroker::NewStub(channel_);
+    admin_ = v1::CacheAdmin::NewStub(channel_);
   }
   ~RpcServerTest() override {
     server_->Shutdown(absl::Seconds(1));
@@ -106,6 +108,7 @@ class RpcServerTest : public ::testing::Test {
     stream->WritesDone();
     const grpc::Status status = stream->Finish();
     EXPECT_TRUE(!status.ok() || (response.visible() && response.durable()));
+    if (status.ok()) committed_.push_back(ids);
     return status;
   }
 
@@ -142,14 +145,52 @@ class RpcServerTest : public ::testing::Test {
     return stream->Finish();
   }
 
+  // Every prompt that was committed is found as a prefix, and its rows are the engine's.
+  void ExpectCommittedIntact() {
+    for (const Ids& ids : committed_) {
+      const v1::FindMatchResponse found = Find(ids);
+      ASSERT_TRUE(found.has_match()) << found.ShortDebugString();
+      ASSERT_EQ(found.match().kind(), v1::RESULT_KIND_EXACT_PREFIX);
+      std::vector<float> rows;
+      ASSERT_TRUE(Read(found.match().lease_id(), &rows, 0).ok());
+      const size_t tokens = found.match().segments(0).tokens();
+      ASSERT_GE(tokens, ids.size() - 20);
+      std::vector<int64_t> positions(tokens);
+      for (size_t i = 0; i < tokens; ++i) positions[i] = static_cast<int64_t>(i);
+      const Ids prefix(ids.begin(), ids.begin() + static_cast<int64_t>(tokens));
+      EXPECT_EQ(rows, engine_.Rows(2, 0, prefix, positions));
+    }
+  }
+
+  // What grpc.health.v1 says of a service: 1 is SERVING, 2 NOT_SERVING.
+  int Health(const std::string& service) {
+    // Field 1 of the request is a string, of the response an enum.
+    const std::string bytes = std::string("\x0a") + static_cast<char>(service.size()) + service;
+    const grpc::Slice slice(bytes);
+    const grpc::ByteBuffer request(&slice, 1);
+    grpc::ByteBuffer response;
+    grpc::ClientContext context;
+    const grpc::internal::RpcMethod method("/grpc.health.v1.Health/Check",
+                                           grpc::internal::RpcMethod::NORMAL_RPC);
+    EXPECT_TRUE(
+        grpc::internal::BlockingUnaryCall(channel_.get(), method, &context, request, &response)
+            .ok());
+    std::vector<grpc::Slice> slices;
+    EXPECT_TRUE(response.Dump(&slices).ok());
+    return slices.empty() || slices[0].size() != 2 ? 0 : slices[0].begin()[1];
+  }
+
   const TinyEngine engine_{7};
   const v1::ModelSpec spec_;
+  std::atomic<int64_t> now_ms_{1000};
+  std::vector<Ids> committed_;
   MemoryDiskTier disk_;
   std::unique_ptr<Backend> backend_;
   std::unique_ptr<Broker> broker_;
   std::unique_ptr<StagingPool> staging_;
   std::unique_ptr<Executor> executor_;
   std::unique_ptr<RpcServer> server_;
+  std::shared_ptr<grpc::Channel> channel_;
   std::unique_ptr<v1::CacheBroker::Stub> stub_;
   std::unique_ptr<v1::CacheAdmin::Stub> admin_;
   const Ids document_ = RandomIds(500, 1);
@@ -208,7 +249,7 @@ TEST_F(RpcServerTest, ClientThatVanishesMidPutLeavesNothing) {
   EXPECT_TRUE(Find(document_).has_no_match());
   // The upload's memory comes back, and the same put works.
   EXPECT_TRUE(Write(document_, Begin(document_)).ok());
-  EXPECT_TRUE(Find(document_).has_match());
+  ExpectCommittedIntact();
 }
 
 TEST_F(RpcServerTest, ClientThatVanishesMidReadCostsNothing) {
@@ -234,6 +275,27 @@ TEST_F(RpcServerTest, ClientThatVanishesMidReadCostsNothing) {
     if (status.error_code() != grpc::StatusCode::RESOURCE_EXHAUSTED) break;
   }
   EXPECT_TRUE(status.ok()) << status.error_message();
+  ExpectCommittedIntact();
+}
+
+TEST_F(RpcServerTest, AnExpiredLeaseIsAborted) {
+  ASSERT_TRUE(Register().ok());
+  ASSERT_TRUE(Write(document_, Begin(document_)).ok());
+  const std::string lease = Find(document_).match().lease_id();
+  now_ms_ += broker_->options().lease_timeout_ms;
+  std::vector<float> rows;
+  EXPECT_TRUE(Read(lease, &rows, 0).ok());  // and starts the time anew
+  now_ms_ += broker_->options().lease_timeout_ms + 1;
+  const grpc::Status status = Read(lease, &rows, 0);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::ABORTED);
+  EXPECT_THAT(status.error_message(), HasSubstr("lease_id"));
+  grpc::ClientContext context;
+  v1::ReleaseMatchRequest request;
+  request.set_lease_id(lease);
+  v1::ReleaseMatchResponse response;
+  EXPECT_EQ(stub_->ReleaseMatch(&context, request, &response).error_code(),
+            grpc::StatusCode::ABORTED);
+  ExpectCommittedIntact();
 }
 
 TEST_F(RpcServerTest, LeasesEnd) {
@@ -261,6 +323,8 @@ TEST_F(RpcServerTest, BadStreamsNameTheFault) {
   short_table.table.pop_back();
   EXPECT_EQ(Register(spec_, short_table).error_code(), grpc::StatusCode::INVALID_ARGUMENT);
   ASSERT_TRUE(Register().ok());
+  const Ids before = RandomIds(200, 3);
+  ASSERT_TRUE(Write(before, Begin(before)).ok());
   v1::BeginPutResponse nobody;
   nobody.set_upload_id("0123456789abcdef");
   EXPECT_EQ(Write(document_, nobody).error_code(), grpc::StatusCode::NOT_FOUND);
@@ -279,12 +343,52 @@ TEST_F(RpcServerTest, BadStreamsNameTheFault) {
   const grpc::Status status = stream->Finish();
   EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
   EXPECT_THAT(status.error_message(), HasSubstr("layer"));
+  EXPECT_EQ(Register(spec_, engine_.LyingRegistration()).error_code(),
+            grpc::StatusCode::FAILED_PRECONDITION);
+  ExpectCommittedIntact();
+}
+
+TEST_F(RpcServerTest, ProbeSamplesUpToTheLimit) {
+  ModelRegistration registration = engine_.Registration();
+  const auto limit = static_cast<size_t>(broker_->options().limits.max_probe_samples);
+  ASSERT_LT(registration.probe.size(), limit);
+  while (registration.probe.size() <= limit) registration.probe.push_back(registration.probe[0]);
+  const grpc::Status status = Register(spec_, registration);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(status.error_message(), HasSubstr("probe"));
+  registration.probe.pop_back();
+  EXPECT_TRUE(Register(spec_, registration).ok());
+}
+
+TEST_F(RpcServerTest, WhatIsFullSaysWhenToTryAgain) {
+  ASSERT_TRUE(Register().ok());
+  for (int i = 0; i < broker_->options().limits.max_uploads; ++i) Begin(RandomIds(100, 50 + i));
+  grpc::ClientContext context;
+  v1::BeginPutRequest request;
+  request.set_model(spec_.fingerprint());
+  for (const uint32_t id : document_) request.add_token_ids(id);
+  v1::BeginPutResponse response;
+  const grpc::Status status = stub_->BeginPut(&context, request, &response);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_THAT(status.error_details(), HasSubstr("google.rpc.RetryInfo"));
+}
+
+TEST_F(RpcServerTest, ListPagesUpToTheLimit) {
+  for (const int above : {0, 1}) {
+    grpc::ClientContext context;
+    v1::ListRequest request;
+    request.set_page_size(static_cast<uint32_t>(broker_->options().limits.max_list_page + above));
+    v1::ListResponse response;
+    const grpc::Status status = admin_->List(&context, request, &response);
+    EXPECT_EQ(status.error_code(),
+              above == 0 ? grpc::StatusCode::OK : grpc::StatusCode::INVALID_ARGUMENT);
+  }
 }
 
 TEST_F(RpcServerTest, TransportsThatAreNotBuiltAreRefused) {
   grpc::ClientContext context;
   v1::ReadKvRequest request;
-  request.set_transport(v1::TRANSPORT_SHARED_MEMORY);
+  request.set_transport(v1::TRANSPORT_CUDA_IPC);
   auto stream = stub_->ReadKv(&context, request);
   v1::ReadKvFrame frame;
   EXPECT_FALSE(stream->Read(&frame));
@@ -332,11 +436,14 @@ TEST_F(RpcServerTest, ServerInfoAndAddressFileAgree) {
   EXPECT_THAT(server_->AddressFile(), HasSubstr("\"metrics\":\"127.0.0.1:1\""));
 }
 
-TEST_F(RpcServerTest, DrainTurnsNewWorkAway) {
+TEST_F(RpcServerTest, DrainTurnsNewWorkAwayAndHealthSaysSo) {
   ASSERT_TRUE(Register().ok());
+  const std::string services[] = {"", "semshare.v1.CacheBroker", "semshare.v1.CacheAdmin"};
+  for (const std::string& service : services) EXPECT_EQ(Health(service), 1) << service;
   grpc::ClientContext context;
   v1::DrainResponse drained;
   ASSERT_TRUE(admin_->Drain(&context, {}, &drained).ok());
+  for (const std::string& service : services) EXPECT_EQ(Health(service), 2) << service;
   grpc::ClientContext find_context;
   v1::FindMatchRequest request;
   request.set_model(spec_.fingerprint());

@@ -16,7 +16,7 @@ from semshare.eval.prefill import Decoded, FullPrefill, forced_logits, greedy, s
 
 __all__ = ["MeasureOptions", "Measurement", "Pair", "Preset", "Reuser", "measure_pair"]
 
-_BREAKDOWN = ("lookup_s", "transfer_s", "compute_s", "overhead_s")
+_BREAKDOWN = ("lookup_s", "transfer_s", "wait_s", "compute_s", "overhead_s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +84,7 @@ class Measurement:
     ttft_full_spread_s: tuple[float, float]
     lookup_s: float
     transfer_s: float
+    wait_s: float
     compute_s: float
     overhead_s: float
     runs: int

@@ -72,4 +72,18 @@ class Broker(Protocol):
     ) -> None: ...
 
 
-__all__ = ["KINDS", "KIND_VALUES", "MODES", "PRESETS", "Broker", "BrokerError"]
+class SharingBroker(Broker, Protocol):
+    """A broker that may be on this host: the methods of shared memory, see `semshare.Client`."""
+
+    def shm_socket(self) -> str: ...
+
+    def write_kv_from(
+        self, upload_id: bytes, source: Any, layers: int, *, timeout_s: float = 120.0
+    ) -> Any: ...
+
+    def read_kv(
+        self, lease_id: bytes, *, target: Any = None, timeout_s: float = 60.0
+    ) -> FrameSource: ...
+
+
+__all__ = ["KINDS", "KIND_VALUES", "MODES", "PRESETS", "Broker", "BrokerError", "SharingBroker"]

@@ -20,6 +20,8 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from semshare.hf.errors import NotSupportedError
 from semshare.hf.pool import KvPool
+from semshare.shm import SharedBuffer, kv_view, plane_view
+from semshare.v1 import cache_broker_pb2 as pb
 
 _ALIGN = 64
 
@@ -39,8 +41,9 @@ class KvCache(Cache):
     """KV of `tokens` tokens at every layer. Not thread-safe, but for one other thread filling
     layers that `wait_layer` has not let through yet.
 
-    `planes[layer][plane]` is `[tokens, heads, width]`. `rows` tells `update()` which tokens the
-    running forward computes: a sorted index tensor, or None for all of them in order. With
+    `planes[layer][plane]` is `[tokens, heads, width]`; `buffer` is what they lie in where a broker
+    of this host can reach it, else None. `rows` tells `update()` which tokens the running forward
+    computes: a sorted index tensor, or None for all of them in order. With
     `read_only` set, `update()` writes nothing. `token_layers` counts computed (token, layer) pairs.
     """
 
@@ -54,7 +57,7 @@ class KvCache(Cache):
     ) -> None:
         super().__init__(layer_class_to_replicate=DynamicLayer)
         self.tokens = tokens
-        self.planes = _allocate(shapes, tokens, dtype, device, pool)
+        self.planes, self.buffer = _allocate(shapes, tokens, dtype, device, pool)
         self.rows: torch.Tensor | None = None
         self.read_only = False
         self.token_layers = 0
@@ -97,6 +100,14 @@ class KvCache(Cache):
     @property
     def is_sliding(self) -> list[bool]:
         return [False] * len(self.planes)
+
+    def view(self, handle: bytes) -> pb.KvView:
+        """Where the planes lie in `buffer`, which the broker knows as `handle`."""
+        assert self.buffer is not None
+        buffer = self.buffer
+        return kv_view(
+            handle, [plane_view(plane, buffer) for planes in self.planes for plane in planes]
+        )
 
     def copy_rows_from(self, other: KvCache | PromptCache, count: int) -> None:
         """Takes the first `count` rows of another cache of the same model."""
@@ -151,14 +162,16 @@ def _allocate(
     dtype: torch.dtype,
     device: torch.device,
     pool: KvPool | None,
-) -> list[tuple[torch.Tensor, torch.Tensor]]:
+) -> tuple[list[tuple[torch.Tensor, torch.Tensor]], SharedBuffer | None]:
     sizes = [
         [tokens * shape.heads * shape.width * dtype.itemsize for shape in planes]
         for planes in shapes
     ]
     total = sum(-(-size // _ALIGN) * _ALIGN for planes in sizes for size in planes)
+    buffer = None
     if pool is not None and device.type == "cpu":
-        slab = pool.take(total)
+        memory = pool.take(total)
+        slab, buffer = memory.tensor, memory.buffer
     else:
         slab = torch.empty(total, dtype=torch.uint8, device=device)
     out: list[tuple[torch.Tensor, torch.Tensor]] = []
@@ -170,4 +183,4 @@ def _allocate(
             tensors.append(rows.view(tokens, shape.heads, shape.width))
             offset += -(-size // _ALIGN) * _ALIGN
         out.append((tensors[0], tensors[1]))
-    return out
+    return out, buffer

@@ -6,15 +6,14 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import torch
 
-from semshare.frames import MAX_PAYLOAD_BYTES, WriteFrame
 from semshare.hf.broker import KIND_VALUES, KINDS, MODES, PRESETS, Broker, BrokerError
-from semshare.hf.cache import KvCache, PromptCache, plane_rows
+from semshare.hf.cache import KvCache, PromptCache
 from semshare.hf.costs import PrefillCosts
 from semshare.hf.errors import ApproximateCacheError, MalformedAnswer, SigmaExceeded
 from semshare.hf.importance import question_importance
@@ -24,11 +23,29 @@ from semshare.hf.report import GenerateResult, PrefillReport, PrefillResult, Sto
 from semshare.hf.reuse import DEFAULT_QUESTION_TOKENS, Reuse
 from semshare.hf.selftest import check_selective
 from semshare.hf.spec import ModelDescription, describe
+from semshare.hf.upload import upload_rows
 from semshare.v1 import cache_broker_pb2 as pb
 
 _LOG = logging.getLogger(__name__)
 
 Ids = Sequence[int] | torch.Tensor
+
+# Rows that are not there after this time may still come before a full prefill would have ended.
+_TRANSFER_FLOOR_S = 2.0
+
+
+class _TimedCache(KvCache):
+    """Knows how long a forward has spent in it: `copied_s`, which is not the model's work."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.copied_s = 0.0
+
+    def update(self, *arguments: Any, **options: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        began = time.perf_counter()
+        rows = super().update(*arguments, **options)
+        self.copied_s += time.perf_counter() - began
+        return rows
 
 
 class CachedModel:
@@ -39,6 +56,10 @@ class CachedModel:
     model. A broker that does not answer is no error: registration is tried again with later calls.
 
     Thread-safe: calls take turns. While a call runs, nobody else may use `model`.
+
+    `lookup_timeout_s` bounds `FindMatch`. A transfer may take as long as the full prefill that it
+    saves, by what was observed, but at least 2 s; `transfer_timeout_s` is the upper bound, and the
+    bound of uploads, and that of transfers before anything was observed.
 
     `counters` counts results by kind and failures as `fallback:REASON`, `miss:REASON`,
     `store:REASON`, `register:REASON`, `release:REASON`.
@@ -82,7 +103,8 @@ class CachedModel:
         return self.description.spec.fingerprint
 
     def close(self) -> None:
-        """Waits for releases that are under way. The client stays open."""
+        """Waits for releases that are under way. The client stays open, and calls still work: what
+        the background would have done is then done at once."""
         self._background.shutdown(wait=True)
 
     # Storing.
@@ -138,7 +160,7 @@ class CachedModel:
         ranges = [(part.begin, part.end) for part in answer.missing]
         if any(begin >= end or end > source.tokens for begin, end in ranges):
             raise BrokerError("MALFORMED", "missing ranges outside the prompt")
-        done = self.client.write_kv(answer.upload_id, _upload_frames(source, ranges))
+        done = upload_rows(self.client, answer.upload_id, source, ranges)
         result.uploaded_tokens = sum(end - begin for begin, end in ranges)
         result.visible, result.durable = done.visible, done.durable
 
@@ -225,7 +247,7 @@ class CachedModel:
         reuse = Reuse(self._driver, self._shapes, self._pool, self.client, report)
         outcome = None
         try:
-            outcome = reuse.run(ids, match, self.transfer_timeout_s)
+            outcome = reuse.run(ids, match, self._transfer_limit_s(len(ids)))
         except BrokerError as error:
             self._fall_back(report, error.code)
         except MalformedAnswer as error:
@@ -242,7 +264,7 @@ class CachedModel:
             report.kind = KINDS.get(match.kind, "edited")
             report.matched_tokens = match.matched_tokens
             result = self._result(ids, outcome.logits, outcome.cache, outcome.exact, report, began)
-            report.overhead_s = report.ttft_s - report.compute_s
+            report.overhead_s = time.perf_counter() - began - report.compute_s
             self._costs.saw_transfer(report.transfer_bytes, report.transfer_s)
         self._release(match.lease_id, report, reuse.token_layers)
         return result
@@ -279,14 +301,16 @@ class CachedModel:
 
     def _full(self, ids: torch.Tensor, report: PrefillReport, began: float) -> PrefillResult:
         """The engine's own prefill, after whatever `report` tells has failed."""
-        cache = self._new_cache(len(ids))
-        overhead = time.perf_counter() - began
+        driver = self._driver
+        cache = _TimedCache(self._shapes, len(ids), driver.dtype, driver.device, self._pool)
         logits, seconds = self._timed_full(ids, cache)
+        seconds -= cache.copied_s
         if report.kind == "fallback" and report.recomputed_share < 1.0:
             report.recomputed_share += 1.0
         report.compute_s += seconds
         result = self._result(ids, logits, cache, True, report, began)
-        report.overhead_s = overhead
+        # What an abandoned reuse has computed would not have been computed without it.
+        report.overhead_s = time.perf_counter() - began - seconds
         return result
 
     def _result(
@@ -356,7 +380,22 @@ class CachedModel:
         full = self._costs.prefill_seconds(report.tokens)
         if full is not None and report.kind != "fallback":
             outcome.seconds_saved = full - report.ttft_s
-        self._background.submit(self._release_now, lease_id, outcome)
+        self._later(self._release_now, lease_id, outcome)
+
+    def _later(self, task: Callable[..., Any], *arguments: Any) -> Future[Any] | None:
+        """Runs a task in the background; here and now once that is closed, or at its end."""
+        try:
+            return self._background.submit(task, *arguments)
+        except RuntimeError:  # closed, or the interpreter ends
+            task(*arguments)
+            return None
+
+    def _transfer_limit_s(self, tokens: int) -> float:
+        """How long waiting for rows can pay."""
+        full = self._costs.prefill_seconds(tokens)
+        if full is None:
+            return self.transfer_timeout_s
+        return min(self.transfer_timeout_s, max(full, _TRANSFER_FLOOR_S))
 
     def _release_now(self, lease_id: bytes, outcome: Any) -> None:
         try:
@@ -388,26 +427,12 @@ class CachedModel:
 
     def _register_later(self) -> None:
         if self._registering is None or self._registering.done():
-            self._registering = self._background.submit(lambda: str(self._register() or ""))
+            self._registering = self._later(lambda: str(self._register() or ""))
 
     def _forget_model_if_lost(self, error: BrokerError) -> None:
         """A broker that lost its data does not know the model any more."""
         if error.code == "NOT_FOUND":
             self._registered = False
-
-
-def _upload_frames(source: KvCache, ranges: list[tuple[int, int]]) -> Iterator[WriteFrame]:
-    """Rows of the missing ranges in the order layer, plane, range, token."""
-    for layer, planes in enumerate(source.planes):
-        for plane in range(len(planes)):
-            rows = plane_rows(source, layer, plane)
-            step = max(1, MAX_PAYLOAD_BYTES // (rows[0].numel() * rows.element_size()))
-            for begin, end in ranges:
-                for at in range(begin, end, step):
-                    count = min(step, end - at)
-                    part = rows[at : at + count].contiguous().cpu()
-                    data = part.view(torch.uint8).numpy().data.cast("B")
-                    yield WriteFrame(layer, plane, at, count, data)
 
 
 def _preset_name(value: int) -> str:

@@ -15,9 +15,10 @@ class PrefillReport:
 
     Seconds: `ttft_s` from ids in hand to logits, `lookup_s` in `FindMatch`, `transfer_s` while the
     stream of rows was open (it overlaps `compute_s`), `compute_s` in the model, `wait_s` while the
-    model stood waiting for rows, `overhead_s` all that a full prefill alone would not have spent
-    before its logits (for a reuse: everything but the model's own work).
+    model stood waiting for rows, `overhead_s` everything in the request but the model's own work,
+    the result's cache included (for a miss or a fallback: but its full forward).
 
+    `transport` is what the rows of a reuse came by: `shared_memory` or `inline`.
     `recomputed_share` is computed (token, layer) pairs / all of them, abandoned work included.
     `fallback_reason` also gives the reason of a miss.
     """
@@ -35,6 +36,7 @@ class PrefillReport:
     ttft_s: float = 0.0
     overhead_s: float = 0.0
     fallback_reason: str = ""
+    transport: str = ""
     segments: int = 0
     sentinel_sigma: float = float("nan")
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 
-from semshare.hf.broker import Broker
+from semshare.hf.broker import Broker, SharingBroker
 from semshare.hf.cache import KvCache, LayerShapes
 from semshare.hf.errors import MalformedAnswer
 from semshare.hf.importance import question_importance
@@ -17,7 +17,8 @@ from semshare.hf.layers import LayerDriver
 from semshare.hf.plan import Plan, SigmaWatch, read_plan
 from semshare.hf.pool import KvPool
 from semshare.hf.report import PrefillReport
-from semshare.hf.transfer import Receiver, check_segments
+from semshare.hf.transfer import InlineReceiver, Receiver, SharedReceiver, check_segments
+from semshare.hf.upload import shared_handle
 
 DEFAULT_QUESTION_TOKENS = 20
 
@@ -59,8 +60,7 @@ class Reuse:
         plan = read_plan(match.plan, matched, len(self._shapes))
         self._report.segments = len(match.segments)
         cache = KvCache(self._shapes, tokens, self._driver.dtype, self._driver.device, self._pool)
-        frames = self._broker.read_kv(match.lease_id, timeout_s=timeout_s)
-        receiver = Receiver(frames, cache, targets)
+        receiver = self._receive(match.lease_id, cache, targets, timeout_s)
         try:
             logits = self._compute(ids, plan, match, matched, cache, receiver)
         finally:
@@ -73,6 +73,19 @@ class Reuse:
             self._report.compute_s -= receiver.waited_s
             self._report.transfer_bytes = receiver.nbytes
         return ReuseOutcome(logits, cache, _is_exact(match, plan, matched))
+
+    def _receive(
+        self, lease_id: bytes, cache: KvCache, targets: np.ndarray, timeout_s: float
+    ) -> Receiver:
+        """Opens the stream of rows: through shared memory where the broker offers it."""
+        handle = shared_handle(self._broker, cache)
+        self._report.transport = "shared_memory" if handle else "inline"
+        if not handle:
+            frames = self._broker.read_kv(lease_id, timeout_s=timeout_s)
+            return InlineReceiver(frames, cache, targets)
+        sharing = cast(SharingBroker, self._broker)
+        frames = sharing.read_kv(lease_id, target=cache.view(handle), timeout_s=timeout_s)
+        return SharedReceiver(frames, cache, targets)
 
     def _compute(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any, Protocol
 
@@ -52,7 +53,7 @@ def check_segments(match: Any, tokens: int, references: int) -> np.ndarray:
     return targets
 
 
-class Receiver:
+class Receiver(ABC):
     """One `ReadKv` stream on its own thread.
 
     `wait(layer)` returns once every matched row of that layer is in the cache, and raises what
@@ -65,8 +66,6 @@ class Receiver:
         self._frames = frames
         self._cache = cache
         self._targets = targets
-        # Index in `targets` where a new run of consecutive tokens starts.
-        self._breaks = np.flatnonzero(np.diff(targets) != 1) + 1
         self._changed = threading.Condition()
         self._layers_ready = 0  # Guarded by _changed.
         self._error: Exception | None = None  # Guarded by _changed.
@@ -87,11 +86,21 @@ class Receiver:
             if self._layers_ready <= layer and self._error is not None:
                 raise self._error
 
+    @abstractmethod
+    def _take_all(self, frames: Iterable[KvFrame]) -> None:
+        """Takes frames until the last layer is ready; calls `_ready` for each."""
+
     def stop(self) -> None:
         """Ends the stream; with every row in the cache, it may end by itself."""
         if self._layers_ready < len(self._cache.planes):
             self._frames.cancel()
             self._thread.join()
+
+    def _ready(self, layers: int) -> None:
+        self.seconds = time.perf_counter() - self._began
+        with self._changed:
+            self._layers_ready = layers
+            self._changed.notify_all()
 
     def _receive(self) -> None:
         error: Exception | None = None
@@ -115,6 +124,15 @@ class Receiver:
         except BrokerError:
             return
 
+
+class InlineReceiver(Receiver):
+    """Rows come in the frames and are copied to their tokens here."""
+
+    def __init__(self, frames: FrameSource, cache: KvCache, targets: np.ndarray) -> None:
+        # Index in `targets` where a new run of consecutive tokens starts.
+        self._breaks = np.flatnonzero(np.diff(targets) != 1) + 1
+        super().__init__(frames, cache, targets)
+
     def _take_all(self, frames: Iterable[KvFrame]) -> None:
         layers = len(self._cache.planes)
         layer, plane, row = 0, 0, 0
@@ -129,10 +147,7 @@ class Receiver:
                 row, plane = 0, plane + 1
             if plane == len(self._cache.planes[layer]):
                 plane, layer = 0, layer + 1
-                self.seconds = time.perf_counter() - self._began
-                with self._changed:
-                    self._layers_ready = layer
-                    self._changed.notify_all()
+                self._ready(layer)
             if layer == layers:
                 return
         raise MalformedAnswer(f"the stream ended in layer {layer} of {layers}")
@@ -146,7 +161,7 @@ class Receiver:
             raise MalformedAnswer(f"frame with rows [{begin}, {end})")
         if len(frame.payload) != frame.rows * width:
             raise MalformedAnswer(f"{len(frame.payload)} bytes for {frame.rows} rows of {width}")
-        _sample_is_finite(frame.payload, plane.dtype)
+        _require_finite(torch.frombuffer(bytearray(frame.payload[:256]), dtype=plane.dtype))
         self.nbytes += len(frame.payload)
         source = np.frombuffer(frame.payload, dtype=np.uint8).reshape(frame.rows, width)
         if plane.device.type != "cpu":
@@ -167,9 +182,40 @@ class Receiver:
         return frame.rows
 
 
-def _sample_is_finite(payload: memoryview, dtype: torch.dtype) -> None:
-    """Looks at the frame's first row's first elements: enough to notice rows of another model or
-    dtype, too few to cost anything."""
-    sample = torch.frombuffer(bytearray(payload[:256]), dtype=torch.uint8).view(dtype)
+class SharedReceiver(Receiver):
+    """The broker writes the rows to the cache's own memory; frames tell how far it is.
+
+    Unless the stream ends in order, the broker may still be writing, so the memory is retired.
+    """
+
+    def stop(self) -> None:
+        super().stop()
+        if self._layers_ready < len(self._cache.planes) and self._cache.buffer is not None:
+            self._cache.buffer.retire()
+
+    def _take_all(self, frames: Iterable[KvFrame]) -> None:
+        layers = len(self._cache.planes)
+        ready = 0
+        for frame in frames:
+            if not ready <= frame.layer < layers or len(frame.payload) > 0:
+                raise MalformedAnswer(f"progress of layer {frame.layer} after {ready}")
+            for layer in range(ready, frame.layer + 1):
+                self._look_at(layer)
+            ready = frame.layer + 1
+            self._ready(ready)
+            if ready == layers:
+                return
+        raise MalformedAnswer(f"the stream ended in layer {ready} of {layers}")
+
+    def _look_at(self, layer: int) -> None:
+        first = int(self._targets[0])
+        for plane in self._cache.planes[layer]:
+            _require_finite(plane[first].flatten()[:64])
+            self.nbytes += len(self._targets) * plane[0].numel() * plane.element_size()
+
+
+def _require_finite(sample: torch.Tensor) -> None:
+    """Looks at a few elements of the first row: enough to notice rows of another model or dtype,
+    too few to cost anything."""
     if not bool(torch.isfinite(sample.float()).all()):
         raise MalformedAnswer("rows are not finite")

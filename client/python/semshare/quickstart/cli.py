@@ -20,7 +20,7 @@ from semshare.eval.prefill import FullPrefill
 from semshare.eval.progress import Progress
 from semshare.eval.report import format_kl, format_table
 from semshare.hf import CachedModel, load_model
-from semshare.quickstart.daemon import Daemon, DaemonError
+from semshare.quickstart.daemon import Daemon, DaemonError, remove_store
 from semshare.quickstart.scenario import (
     SEED,
     SUMMARY_HEADER,
@@ -52,14 +52,15 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     add = parser.add_argument
     add("--semshared", type=Path, help="the broker's binary: one is started, and stopped again")
     add("--data_dir", type=Path, help="where that broker keeps what is stored")
+    add("--fresh", action="store_true", help="empty that folder's store first")
     add("--address", help="use a broker that runs already, HOST:PORT; it is not restarted")
     add("--semsharectl", type=Path, help="the command line tool, to show what is stored")
     add("--model", default="smollm2", help="smollm2, a folder, a GGUF file, or a name")
     add("--threads", type=int, help="CPU threads of the model (default: torch's own)")
     parsed = parser.parse_args(arguments)
     if parsed.address is not None:
-        if parsed.semshared is not None or parsed.data_dir is not None:
-            parser.error("--address goes without --semshared and --data_dir")
+        if parsed.semshared is not None or parsed.data_dir is not None or parsed.fresh:
+            parser.error("--address goes without --semshared, --data_dir and --fresh")
     elif parsed.semshared is None or parsed.data_dir is None:
         parser.error("--semshared and --data_dir are required, or --address")
     for binary in (parsed.semshared, parsed.semsharectl):
@@ -106,6 +107,8 @@ def _run(options: argparse.Namespace, progress: Progress) -> None:
             _ask_all(client, full, tokenizer, progress)
         _show_list(options.semsharectl, options.address)
         return
+    if options.fresh:
+        remove_store(options.data_dir)
     with Daemon(options.semshared, options.data_dir) as daemon:
         _say(f"The broker runs at {daemon.address}, its data is in {options.data_dir}.")
         full, tokenizer = _load(options, progress)
@@ -226,9 +229,11 @@ def _show_list(semsharectl: Path | None, address: str) -> None:
 
 def _next_steps(options: argparse.Namespace) -> str:
     # With its default flags the broker listens on 127.0.0.1:7700, and the tool looks there.
+    empties = "\n    (the next quickstart empties that store, once this is stopped)"
+    kept = empties if options.fresh else ""
     return f"""\
     . deploy/env.sh
-    semshared --data_dir={options.data_dir} &
+    semshared --data_dir={options.data_dir} &{kept}
     semsharectl list
     semsharectl stats
     python -m semshare.texts --document gpl-3 --out pairs.jsonl

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import shutil
 import subprocess
@@ -12,7 +13,7 @@ from types import TracebackType
 
 from semshare.client import BrokerError, Client
 
-__all__ = ["Daemon", "DaemonError"]
+__all__ = ["Daemon", "DaemonError", "remove_store"]
 
 # The broker touches all of its memory before it answers, which takes long on a busy machine.
 _START_S = 180.0
@@ -140,3 +141,26 @@ class Daemon:
                 return False
         self.address = address
         return True
+
+
+def remove_store(data_dir: Path) -> None:
+    """Removes what a broker has stored in a data folder, and nothing else there.
+
+    Raises `DaemonError`, with everything as it was, while a broker runs on it; `OSError` if it
+    cannot be removed.
+    """
+    store = data_dir / "store"
+    try:
+        lock = (store / "LOCK").open("r+b")
+    except FileNotFoundError:
+        if store.exists():
+            shutil.rmtree(store)
+        return
+    with lock:
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # As RocksDB locks it.
+        except OSError as error:
+            raise DaemonError(
+                f"a broker runs on {data_dir}: stop it, or give another --data_dir"
+            ) from error
+        shutil.rmtree(store)

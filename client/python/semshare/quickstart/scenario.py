@@ -44,6 +44,7 @@ class Answered:
     tokens: int
     kind: str
     matched_tokens: int
+    transport: str
     recomputed_share: float
     reason: str
     with_s: float
@@ -94,6 +95,7 @@ def ask(
         tokens=len(ids),
         kind=kind_name(report.kind),
         matched_tokens=report.matched_tokens,
+        transport=report.transport,
         recomputed_share=report.recomputed_share,
         reason=report.fallback_reason or "",
         with_s=with_s,
@@ -110,9 +112,10 @@ def describe(answered: Answered) -> str:
     """A few lines about one prompt."""
     each = answered
     kind = f"{each.kind} ({each.reason})" if each.reason else each.kind
+    through = f", through {each.transport.replace('_', ' ')}" if each.matched_tokens else ""
     lines = [
         f"kind of match    {kind}",
-        f"tokens matched   {each.matched_tokens:,} of {each.tokens:,}",
+        f"tokens matched   {each.matched_tokens:,} of {each.tokens:,}{through}",
         f"share computed   {each.recomputed_share:.1%}",
     ]
     first = f"first token      {each.with_s:.2f} s with semshare, {each.without_s:.2f} s without: "

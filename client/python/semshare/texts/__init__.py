@@ -7,7 +7,14 @@ text in every process and on every machine. Needs the standard library only.
 """
 
 from semshare.texts.chat import ChatPrompt
-from semshare.texts.documents import Document, DocumentError, document, document_names, fit
+from semshare.texts.documents import (
+    Document,
+    DocumentError,
+    document,
+    document_names,
+    fit,
+    read_document,
+)
 from semshare.texts.edits import (
     delete_sentences,
     insert_passage,
@@ -28,6 +35,7 @@ __all__ = [
     "document_names",
     "fit",
     "insert_passage",
+    "read_document",
     "reorder_passages",
     "replace_words",
 ]

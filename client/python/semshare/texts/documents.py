@@ -1,5 +1,8 @@
 """Texts that every Debian machine holds, and one that was written for this package.
 
+`python-types` is a chapter of Python's reference in the words that `help("TYPES")` prints; it comes
+with Python's library and differs a little between its versions.
+
 The licence texts belong to Debian's essential package `base-files` and are kept even by the
 slimmest images, which drop /usr/share/doc. Their hard-wrapped lines are joined, so that a
 paragraph is one line and an edit does not depend on where a line happened to end.
@@ -65,7 +68,25 @@ _CATALOG: dict[str, tuple[str, str, tuple[str, str]]] = {
             "What happens to the patent license of someone who sues?",
         ),
     ),
+    "mpl-1.1": (
+        "MPL-1.1",
+        "Mozilla Public License, version 1.1",
+        (
+            "Who is the initial developer?",
+            "What must a contributor describe in a file called LEGAL?",
+        ),
+    ),
+    "python-types": (
+        "help:types",
+        "The standard type hierarchy of Python",
+        (
+            "What is the value None used for?",
+            "Which types of sequences are immutable?",
+        ),
+    ),
 }
+
+_ANY_QUESTIONS = ("What is this document about?", "What does its last part say?")
 
 
 class DocumentError(Exception):
@@ -98,11 +119,27 @@ def document(name: str) -> Document:
     try:
         if file.endswith(".txt"):
             raw = (resources.files(__package__) / "data" / file).read_text(encoding="utf-8")
+        elif file.startswith("help:"):
+            raw = _python_help(file.removeprefix("help:"))
         else:
             raw = (_LICENSES / file).read_text(encoding="utf-8")
     except OSError as error:
         raise DocumentError(f"cannot read the document '{name}': {error}") from error
     return Document(name, title, _join_lines(raw), questions)
+
+
+def read_document(path: Path) -> Document:
+    """A text file as a document, named after the file, with questions that any text answers.
+
+    Raises `DocumentError` if it cannot be read, is not UTF-8 or is empty.
+    """
+    try:
+        text = _join_lines(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeError) as error:
+        raise DocumentError(f"cannot read the document '{path}': {error}") from error
+    if not text:
+        raise DocumentError(f"the document '{path}' is empty")
+    return Document(path.name, path.name, text, _ANY_QUESTIONS)
 
 
 def fit(source: Document, max_tokens: int, count: Callable[[str], int]) -> Document:
@@ -121,6 +158,14 @@ def fit(source: Document, max_tokens: int, count: Callable[[str], int]) -> Docum
     if low == 0:
         raise DocumentError(f"no paragraph of '{source.name}' fits into {max_tokens} tokens")
     return replace(source, text="\n\n".join(paragraphs[:low]))
+
+
+def _python_help(topic: str) -> str:
+    try:
+        from pydoc_data.topics import topics
+    except ImportError as error:
+        raise OSError(f"Python's help is not installed: {error}") from error
+    return str(topics[topic])
 
 
 def _join_lines(raw: str) -> str:

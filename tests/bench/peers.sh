@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Installs what the benchmarks compare with, in the environment that deploy/setup.sh python made.
+#
+#   tests/bench/peers.sh
+#
+# Arrow Flight, from PyPI's pyarrow. Not needed to build, test or run semshare.
+set -euo pipefail
+# shellcheck source=deploy/common.sh
+. "$(dirname "${BASH_SOURCE[0]}")/../../deploy/common.sh"
+
+readonly pyarrow_version=26.0.1
+
+[[ -x $semshare_venv/bin/python ]] ||
+  fail "no Python environment" "Run deploy/setup.sh python first."
+UV_SYSTEM_CERTS=1 VIRTUAL_ENV="$semshare_venv" \
+  "$semshare_cache/uv/bin/uv" pip install "pyarrow==$pyarrow_version"

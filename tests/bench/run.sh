@@ -1,0 +1,67 @@
+#!/usr/bin/env bash
+# Runs the benchmarks of this project, one after another.
+#
+#   tests/bench/run.sh [--json FILE] [NAME...]     default: realign match transport
+#
+#   realign     rotation and copy of rows on the CPU, beside memcpy
+#   match       alignment and candidates
+#   transport   reads and puts of a prompt's KV by every transport, beside memcpy, TCP and, where
+#               tests/bench/peers.sh installed it, Arrow Flight; both shapes
+#   busy        the same with every core kept busy by other processes
+#   ttft        time to first token of a real model against its own full prefill (half an hour)
+#
+# Each verifies what it measures before it times it. With --json the Python benchmarks append a line
+# for each figure: bench, case, value, unit, limit, limit_value, ratio, runs.
+# Build first: tests/run.sh setup release. Other work on the machine shows in every figure.
+set -euo pipefail
+# shellcheck source=deploy/common.sh
+. "$(dirname "${BASH_SOURCE[0]}")/../../deploy/common.sh"
+
+readonly build="$semshare_root/build/release"
+readonly semshared="$build/server/semshared"
+
+bench_realign() { "$build/tests/bench/realign_bench"; }
+bench_match() { "$build/tests/bench/match_bench"; }
+bench_transport() {
+  run_python transport_bench.py --shape smollm2 "$@"
+  run_python transport_bench.py --shape llama-8b "$@"
+}
+bench_busy() { run_python transport_bench.py --shape smollm2 --busy "$@"; }
+bench_ttft() { OMP_WAIT_POLICY=PASSIVE run_python ttft_bench.py; }
+
+run_python() {
+  local script=$1
+  shift
+  PYTHONPATH="$semshare_root/client/python" HF_HUB_OFFLINE=1 \
+    "$semshare_venv/bin/python" "$semshare_root/tests/bench/$script" \
+    --semshared "$semshared" "$@"
+}
+
+main() {
+  local json=() names=()
+  while (($# > 0)); do
+    case $1 in
+      -h | --help)
+        sed -n '2,/^set -e/{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"
+        return
+        ;;
+      --json)
+        (($# > 1)) || fail "--json needs a file"
+        json=(--json "$2")
+        shift
+        ;;
+      realign | match | transport | busy | ttft) names+=("$1") ;;
+      *) fail "no benchmark '$1'" "tests/bench/run.sh --help lists them." ;;
+    esac
+    shift
+  done
+  [[ -x $semshared ]] || fail "$semshared is not built" "Run tests/run.sh setup release first."
+  if ((${#names[@]} == 0)); then names=(realign match transport); fi
+  local name
+  for name in "${names[@]}"; do
+    heading "$name"
+    "bench_$name" ${json[@]+"${json[@]}"}
+  done
+}
+
+main "$@"

@@ -1,0 +1,384 @@
+"""Reads and puts of a whole prompt's KV through each transport, beside the machine's limits.
+
+    python tests/bench/transport_bench.py --semshared PATH [--json FILE] [--shape NAME] [--runs N]
+        [--busy]
+
+A broker is started on an empty folder with a model that is only a shape (synthetic.py): 5,000
+tokens of SmolLM2 (115 MB in bfloat16) or 4,096 tokens of an 8B Llama (512 MiB). One reference is
+stored; each read asks for it behind 100 other tokens, so every K row is turned. Rows are compared
+with fp64 before anything is timed. Then everything takes turns, and medians are printed:
+
+    memcpy       the same bytes, one thread, pages touched: the limit of shared memory
+    tcp          the same bytes over one loopback connection into the final buffer: inline's limit
+    flight_get   Arrow Flight's DoGet, copied into place (with pyarrow: tests/bench/peers.sh)
+    flight_put   its DoPut
+    shm_get      ReadKv into this process's memory, until the last layer is said to be there
+    shm_first    until the first layer is
+    inline_get   ReadKv in frames, copied into the final buffer
+    shm_put      BeginPut and WriteKv, until visible (memory durability)
+    shm_durable  the same until durable
+    inline_put   as shm_put, in frames
+
+`--busy` keeps every core busy with other processes meanwhile; the memcpy is then under the same
+load. Expect a minute or two; other work on the machine shows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import multiprocessing
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+from synthetic import SHAPES, VOCAB, Shape, SyntheticModel, from_bfloat16
+
+from semshare.client import Client
+from semshare.frames import MAX_PAYLOAD_BYTES, WriteFrame
+from semshare.shm import SharedBuffer, kv_view, plane_view
+from semshare.v1 import cache_admin_pb2 as admin
+from semshare.v1 import cache_admin_pb2_grpc as admin_grpc
+from semshare.v1 import cache_broker_pb2 as pb
+
+SHIFT = 100
+LIMITS = {
+    "tcp": "memcpy",
+    "flight_get": "tcp",
+    "flight_put": "tcp",
+    "shm_get": "memcpy",
+    "inline_get": "tcp",
+    "shm_put": "memcpy",
+    "shm_durable": "memcpy",
+    "inline_put": "tcp",
+}
+BFLOAT16_ERROR = 2.0**-7
+
+
+@dataclass
+class Bench:
+    """Everything that is timed works on these."""
+
+    shape: Shape
+    model: SyntheticModel
+    client: Client
+    admin: admin_grpc.CacheAdminStub
+    document: list[int]
+    source: SharedBuffer  # [layer, plane, token, head, width] of the document
+    target: SharedBuffer  # where reads go
+    spare: np.ndarray
+    seed: int = 1000
+
+    def planes(self, buffer: SharedBuffer, tokens: int) -> np.ndarray:
+        """`[layer, plane, token, head, width]` uint16."""
+        shape = self.shape
+        dims = (shape.layers, 2, tokens, shape.heads, shape.width)
+        return buffer.array[: shape.kv_bytes(tokens)].view(np.uint16).reshape(dims)
+
+    def view(self, buffer: SharedBuffer, tokens: int) -> pb.KvView:
+        planes = self.planes(buffer, tokens)
+        handle = buffer.register(self.client.shm_socket())
+        return kv_view(
+            handle,
+            [plane_view(planes[layer, p], buffer) for layer in range(len(planes)) for p in (0, 1)],
+        )
+
+    def find(self) -> Any:
+        request = pb.FindMatchRequest(
+            model=self.model.spec.fingerprint,
+            token_ids=self.header() + self.document,
+            preset=pb.PRESET_FAST,
+            question_tokens=1,
+        )
+        return self.client.find_match(request, timeout_s=60).match
+
+    def header(self) -> list[int]:
+        return np.random.default_rng(99).integers(0, VOCAB, SHIFT).tolist()
+
+    # What is timed.
+
+    def memcpy(self) -> None:
+        nbytes = self.shape.kv_bytes(self.shape.tokens)
+        np.copyto(self.target.array[:nbytes], self.source.array[:nbytes])
+
+    def shm_get(self, match: Any, first: list[float]) -> None:
+        began = time.perf_counter()
+        view = self.view(self.target, self.shape.tokens + SHIFT)
+        for frame in self.client.read_kv(match.lease_id, target=view):
+            if len(first) == 0 or frame.layer == 0:
+                first[:] = [time.perf_counter() - began]
+
+    def inline_get(self, match: Any) -> None:
+        rows = self.planes(self.target, self.shape.tokens + SHIFT)
+        begin = match.segments[0].target_begin
+        for frame in self.client.read_kv(match.lease_id):
+            plane = rows[frame.layer, frame.plane].reshape(len(rows[0, 0]), -1).view(np.uint8)
+            at = begin + frame.first_row
+            payload = np.frombuffer(frame.payload, np.uint8).reshape(frame.rows, -1)
+            plane[at : at + frame.rows] = payload
+
+    def begin_put(self, durability: int) -> Any:
+        """A prompt that nobody has seen; its rows are the document's."""
+        self.seed += 1
+        ids = np.random.default_rng(self.seed).integers(0, VOCAB, self.shape.tokens)
+        request = pb.BeginPutRequest(
+            model=self.model.spec.fingerprint, token_ids=ids.tolist(), durability=durability
+        )
+        return self.client.begin_put(request, timeout_s=60)
+
+    def shm_put(self, durability: int) -> bytes:
+        upload = self.begin_put(durability)
+        view = self.view(self.source, self.shape.tokens)
+        done = self.client.write_kv_from(upload.upload_id, view, self.shape.layers)
+        assert done.visible and done.durable == (durability == pb.DURABILITY_DISK)
+        return done.reference_id
+
+    def inline_put(self) -> bytes:
+        upload = self.begin_put(pb.DURABILITY_MEMORY)
+        return self.client.write_kv(upload.upload_id, self.frames()).reference_id
+
+    def frames(self) -> Iterator[WriteFrame]:
+        rows = self.planes(self.source, self.shape.tokens)
+        step = MAX_PAYLOAD_BYTES // self.shape.row_bytes
+        for layer in range(self.shape.layers):
+            for plane in (0, 1):
+                for at in range(0, self.shape.tokens, step):
+                    part = rows[layer, plane, at : at + step]
+                    yield WriteFrame(layer, plane, at, len(part), part.reshape(-1).data.cast("B"))
+
+    def delete(self, reference: bytes) -> None:
+        name = admin.ReferenceName(model=self.model.spec.fingerprint, reference_id=reference)
+        self.admin.Delete(admin.DeleteRequest(reference=name))
+
+    def verify(self, match: Any) -> None:
+        """Looks at rows of every layer, wherever they came by."""
+        rows = self.planes(self.target, self.shape.tokens + SHIFT)
+        for segment in match.segments:
+            for token in range(segment.target_begin, segment.target_begin + segment.tokens, 397):
+                for plane in (0, 1):
+                    expected = self.model.row(plane, token)
+                    found = from_bfloat16(rows[:, plane, token])
+                    error = np.abs(found - expected).max() / np.abs(expected).max()
+                    if not error <= BFLOAT16_ERROR:
+                        raise SystemExit(f"wrong rows: token {token} plane {plane}: {error}")
+
+
+def start(semshared: Path, folder: Path) -> tuple[subprocess.Popen[bytes], Path]:
+    """A broker with room for several references."""
+    address = folder / "address.json"
+    process = subprocess.Popen(
+        [
+            semshared,
+            "--listen=127.0.0.1:0",
+            "--metrics_listen=127.0.0.1:0",
+            f"--data_dir={folder / 'data'}",
+            f"--device_memory_bytes={5 << 29}",
+            f"--address_file={address}",
+        ],
+        stdout=(folder / "semshared.log").open("wb"),
+        stderr=subprocess.STDOUT,
+    )
+    while not address.exists():
+        if process.poll() is not None:
+            raise SystemExit((folder / "semshared.log").read_text(encoding="utf-8"))
+        time.sleep(0.02)
+    return process, address
+
+
+def prepare(shape: Shape, address: Path) -> Bench:
+    """Registers the shape, stores the document, and takes all memory."""
+    model = SyntheticModel(shape)
+    client = Client.from_address_file(address, timeout_s=30)
+    client.register_model(model.spec, model.table, None, model.probes())
+    document = np.random.default_rng(5).integers(0, VOCAB, shape.tokens).tolist()
+    channel = grpc.insecure_channel(client.address)
+    room = shape.kv_bytes(shape.tokens + SHIFT)
+    bench = Bench(
+        shape,
+        model,
+        client,
+        admin_grpc.CacheAdminStub(channel),
+        document,
+        SharedBuffer(room),
+        SharedBuffer(room),
+        np.zeros(room, np.uint8),
+    )
+    rows = bench.planes(bench.source, shape.tokens)
+    for plane in (0, 1):
+        rows[:, plane] = model.rows(plane, shape.tokens)
+    request = pb.BeginPutRequest(model=model.spec.fingerprint, token_ids=document)
+    upload = client.begin_put(request, timeout_s=60)
+    client.write_kv(upload.upload_id, bench.frames())
+    return bench
+
+
+def serve_bytes(nbytes: int, ready: Any) -> None:
+    """The other end of `tcp`: sends `nbytes` touched bytes for each byte that it gets."""
+    payload = memoryview(np.ones(nbytes, np.uint8))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ready.send(listener.getsockname()[1])
+        connection, _ = listener.accept()
+        with connection:
+            while connection.recv(1):
+                connection.sendall(payload)
+
+
+def tcp_reader(nbytes: int, into: np.ndarray) -> Callable[[], None]:
+    here, there = multiprocessing.Pipe()
+    multiprocessing.Process(target=serve_bytes, args=(nbytes, there), daemon=True).start()
+    connection = socket.create_connection(("127.0.0.1", here.recv()))
+    view = memoryview(into)
+
+    def read() -> None:
+        connection.sendall(b"x")
+        at = 0
+        while at < nbytes:
+            at += connection.recv_into(view[at:nbytes], min(1 << 20, nbytes - at))
+
+    return read
+
+
+def flight_peers(bench: Bench) -> dict[str, Callable[[], None]]:
+    """Arrow Flight over the same bytes in batches of 2 MiB; empty without pyarrow."""
+    try:
+        from flight_peer import FlightPeer
+    except ImportError:
+        print("pyarrow is not installed (tests/bench/peers.sh): no Arrow Flight", flush=True)
+        return {}
+    nbytes = bench.shape.kv_bytes(bench.shape.tokens)
+    peer = FlightPeer(bench.source.array[:nbytes])
+    return {"flight_get": lambda: peer.get(bench.spare), "flight_put": peer.put}
+
+
+def measure(bench: Bench, runs: int) -> dict[str, list[float]]:
+    """Seconds by case; everything takes turns."""
+    match = bench.find()
+    if match.matched_tokens < bench.shape.tokens - 1:
+        raise SystemExit(f"matched {match.matched_tokens} of {bench.shape.tokens} tokens")
+    first: list[float] = []
+    for read in (lambda: bench.shm_get(match, first), lambda: bench.inline_get(match)):
+        bench.target.array[:] = 0
+        read()
+        bench.verify(match)
+    bench.client.release(match.lease_id)
+    nbytes = bench.shape.kv_bytes(bench.shape.tokens)
+    cases: dict[str, Callable[[], Any]] = {
+        "memcpy": bench.memcpy,
+        "tcp": tcp_reader(nbytes, bench.spare),
+        **flight_peers(bench),
+        "shm_put": lambda: bench.shm_put(pb.DURABILITY_MEMORY),
+        "inline_put": bench.inline_put,
+        "shm_durable": lambda: bench.shm_put(pb.DURABILITY_DISK),
+    }
+    seconds: dict[str, list[float]] = {}
+
+    def timed(name: str, call: Callable[[], Any]) -> Any:
+        began = time.perf_counter()
+        answer = call()
+        seconds.setdefault(name, []).append(time.perf_counter() - began)
+        return answer
+
+    for run in range(runs + 1):
+        if run == 1:
+            seconds.clear()  # The first round was the warm-up.
+        for name, call in cases.items():
+            stored = timed(name, call)
+            if isinstance(stored, bytes):
+                bench.delete(stored)
+        match = bench.find()
+        timed("shm_get", lambda match=match: bench.shm_get(match, first))
+        seconds.setdefault("shm_first", []).append(first.pop())
+        timed("inline_get", lambda match=match: bench.inline_get(match))
+        bench.client.release(match.lease_id)
+    return seconds
+
+
+@contextlib.contextmanager
+def load(busy: bool) -> Iterator[None]:
+    """One process that computes on each core."""
+    code = "while True: pass"
+    processes = [
+        subprocess.Popen([sys.executable, "-c", code]) for _ in range(os.cpu_count() or 1) if busy
+    ]
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def figures(bench: Bench, seconds: dict[str, list[float]], case: str) -> Iterator[dict[str, Any]]:
+    nbytes = bench.shape.kv_bytes(bench.shape.tokens)
+    median = {name: statistics.median(times) for name, times in seconds.items()}
+    for name, value in median.items():
+        if name == "shm_first":
+            yield {
+                "bench": f"transport/{name}",
+                "case": case,
+                "value": round(value * 1e3, 3),
+                "unit": "ms",
+                "runs": len(seconds[name]),
+            }
+            continue
+        limit = LIMITS.get(name, "")
+        line = {
+            "bench": f"transport/{name}",
+            "case": case,
+            "value": round(nbytes / value / 1e9, 3),
+            "unit": "GB/s",
+        }
+        if limit:
+            line |= {
+                "limit": limit,
+                "limit_value": round(nbytes / median[limit] / 1e9, 3),
+                "ratio": round(median[limit] / value, 3),
+            }
+        yield line | {"runs": len(seconds[name])}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--semshared", required=True, type=Path)
+    parser.add_argument("--json", type=Path, help="append a line for each figure")
+    parser.add_argument("--shape", choices=sorted(SHAPES), default="smollm2")
+    parser.add_argument("--runs", type=int, default=7)
+    parser.add_argument("--busy", action="store_true")
+    options = parser.parse_args()
+    shape = SHAPES[options.shape]
+    with tempfile.TemporaryDirectory(prefix="semshare-bench-") as folder:
+        process, address = start(options.semshared, Path(folder))
+        try:
+            bench = prepare(shape, address)
+            with load(options.busy):
+                seconds = measure(bench, options.runs)
+        finally:
+            process.terminate()
+            process.wait(timeout=60)
+    case = f"{shape.name} {shape.tokens} tokens" + (", cores busy" if options.busy else "")
+    print(f"{case}, {shape.kv_bytes(shape.tokens) / 1e6:.0f} MB, median of {options.runs}")
+    for line in figures(bench, seconds, case):
+        beside = f"  {line['ratio']:5.2f} of {line['limit']}" if "ratio" in line else ""
+        name = line["bench"].partition("/")[2]
+        print(f"  {name:12} {line['value']:8.2f} {line['unit']}{beside}", flush=True)
+        if options.json is not None:
+            with options.json.open("a", encoding="utf-8") as out:
+                out.write(json.dumps(line) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,405 @@
+// Puts and reads through shared memory, by the generated stub and the unix socket.
+#include <grpcpp/grpcpp.h>
+
+#include <atomic>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "client/cpp/client.h"
+#include "client/cpp/shared_buffer.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "kernels/base/status_macros.h"
+#include "semshare/v1/cache_broker.grpc.pb.h"
+#include "server/rpc/convert.h"
+#include "server/rpc/rpc_server.h"
+#include "server/transport/shm_socket.h"
+#include "tests/server/broker_harness.h"
+#include "tests/server/rpc/contract_engine.h"
+#include "tests/storage/temp_dir.h"
+#include "tests/testing/shared_memory.h"
+
+namespace semshare::testing {
+namespace {
+
+using ::testing::HasSubstr;
+using Ids = std::vector<uint32_t>;
+
+constexpr int kLayers = TinyEngine::kLayers;
+constexpr int64_t kRowFloats = TinyEngine::kHeads * TinyEngine::kWidth;
+constexpr int64_t kRowBytes = kRowFloats * sizeof(float);
+constexpr int64_t kMaxTokens = 600;
+constexpr int64_t kPlaneBytes = kMaxTokens * kRowBytes;
+
+class RegionReadStreamTest : public ::testing::TestWithParam<BackendCase> {
+ protected:
+  RegionReadStreamTest() : spec_(ContractSpec(engine_)) {
+    backend_ = *GetParam().make();
+    const BrokerOptions options = BrokerHarness::DefaultOptions();
+    std::vector<std::string> warnings;
+    broker_ = *Broker::Create(
+        options, backend_.get(), &disk_, ContractModelParser(options.limits),
+        [this] { return now_ms_.load(); }, &warnings);
+    shm_ = *ShmSocket::Start({dir_.path() + "/shm.sock", kTenant}, broker_->regions());
+    staging_ = *StagingPool::Create(backend_.get(), 2, options.limits.max_frame_payload_bytes);
+    executor_ = std::make_unique<Executor>(2, 64);
+    server_ = *RpcServer::Start({"127.0.0.1:0", "127.0.0.1:1", dir_.path() + "/shm.sock"},
+                                broker_.get(), executor_.get(), staging_.get());
+    stub_ = v1::CacheBroker::NewStub(
+        grpc::CreateChannel(server_->address(), grpc::InsecureChannelCredentials()));
+    ModelRegistration registration = engine_.Registration();
+    registration.info = *ToModelInfo(spec_, options.limits);
+    SEMSHARE_CHECK(broker_->RegisterModel(kTenant, registration).ok());
+    connection_ = std::make_unique<ShmConnection>(dir_.path() + "/shm.sock");
+    handle_ = *connection_->Register(memory_);
+  }
+  ~RegionReadStreamTest() override {
+    server_->Shutdown(absl::Seconds(1));
+    executor_ = nullptr;
+  }
+
+  // [layer][plane][token][head][width], a token's slot being its position.
+  v1::KvView View() const {
+    v1::KvView view;
+    view.set_region(handle_);
+    for (int i = 0; i < kLayers * 2; ++i) {
+      v1::PlaneView* plane = view.add_planes();
+      plane->set_offset(static_cast<uint64_t>(i * kPlaneBytes));
+      plane->set_bytes(kPlaneBytes);
+      plane->set_block_stride(kRowBytes);
+      plane->set_head_stride(TinyEngine::kWidth * sizeof(float));
+      plane->set_element_stride(sizeof(float));
+    }
+    return view;
+  }
+  float* Row(int layer, int plane, int64_t token) const {
+    return memory_.as<float>() + ((layer * 2 + plane) * kMaxTokens + token) * kRowFloats;
+  }
+  // What the engine computes for every token at its own position.
+  void FillMemory(const Ids& ids) {
+    std::vector<int64_t> positions(ids.size());
+    for (size_t i = 0; i < ids.size(); ++i) positions[i] = static_cast<int64_t>(i);
+    for (int layer = 0; layer < kLayers; ++layer) {
+      for (int plane = 0; plane < 2; ++plane) {
+        const std::vector<float> rows = engine_.Rows(layer, plane, ids, positions);
+        std::copy(rows.begin(), rows.end(), Row(layer, plane, 0));
+      }
+    }
+  }
+
+  v1::BeginPutResponse Begin(const Ids& ids) {
+    grpc::ClientContext context;
+    v1::BeginPutRequest request;
+    request.set_model(spec_.fingerprint());
+    request.set_transport(v1::TRANSPORT_SHARED_MEMORY);
+    for (const uint32_t id : ids) request.add_token_ids(id);
+    v1::BeginPutResponse response;
+    EXPECT_TRUE(stub_->BeginPut(&context, request, &response).ok());
+    return response;
+  }
+
+  using Frames = std::vector<v1::WriteKvFrame>;
+  v1::WriteKvFrame First(const v1::BeginPutResponse& begun, uint32_t layers) const {
+    v1::WriteKvFrame frame;
+    frame.set_upload_id(begun.upload_id());
+    frame.set_exact(true);
+    *frame.mutable_source() = View();
+    frame.set_layers(layers);
+    return frame;
+  }
+  grpc::Status Write(const Frames& frames) {
+    grpc::ClientContext context;
+    v1::WriteKvResponse response;
+    auto stream = stub_->WriteKv(&context, &response);
+    for (const v1::WriteKvFrame& frame : frames) stream->Write(frame);
+    stream->WritesDone();
+    return stream->Finish();
+  }
+  void Put(const Ids& ids) {
+    FillMemory(ids);
+    Frames frames = {First(Begin(ids), 1), {}};
+    frames[1].set_layers(kLayers - 1);
+    frames[1].set_commit(true);
+    const grpc::Status status = Write(frames);
+    SEMSHARE_CHECK(status.ok());
+  }
+
+  v1::Match Find(const Ids& ids) {
+    grpc::ClientContext context;
+    v1::FindMatchRequest request;
+    request.set_model(spec_.fingerprint());
+    for (const uint32_t id : ids) request.add_token_ids(id);
+    v1::FindMatchResponse response;
+    EXPECT_TRUE(stub_->FindMatch(&context, request, &response).ok());
+    EXPECT_TRUE(response.has_match()) << response.ShortDebugString();
+    return response.match();
+  }
+
+  v1::ReadKvRequest ReadRequest(const v1::Match& match) const {
+    v1::ReadKvRequest request;
+    request.set_lease_id(match.lease_id());
+    request.set_transport(v1::TRANSPORT_SHARED_MEMORY);
+    *request.mutable_target() = View();
+    return request;
+  }
+  // The last layer that was reported, -1 if none was.
+  grpc::Status Read(const v1::ReadKvRequest& request, int* last_layer) {
+    grpc::ClientContext context;
+    auto stream = stub_->ReadKv(&context, request);
+    v1::ReadKvFrame frame;
+    *last_layer = -1;
+    while (stream->Read(&frame)) {
+      EXPECT_GT(static_cast<int>(frame.layer()), *last_layer);
+      EXPECT_TRUE(frame.payload().empty());
+      *last_layer = static_cast<int>(frame.layer());
+    }
+    return stream->Finish();
+  }
+
+  void ExpectRows(const v1::Match& match, const Ids& target) {
+    for (int layer = 0; layer < kLayers; ++layer) {
+      for (const v1::Segment& segment : match.segments()) {
+        for (uint32_t t = segment.target_begin(); t < segment.target_begin() + segment.tokens();
+             ++t) {
+          for (int plane = 0; plane < 2; ++plane) {
+            const std::vector<float> expected = engine_.Rows(layer, plane, {target[t]}, {t});
+            for (int64_t i = 0; i < kRowFloats; ++i) {
+              ASSERT_NEAR(Row(layer, plane, t)[i], expected[i], 2e-6) << layer << " " << t;
+            }
+          }
+        }
+      }
+    }
+  }
+
+  // A target that holds the document behind 70 other tokens.
+  Ids Shifted() const {
+    Ids target = RandomIds(70, 2);
+    target.insert(target.end(), document_.begin(), document_.end());
+    return target;
+  }
+
+  const TinyEngine engine_{7};
+  const v1::ModelSpec spec_;
+  const TempDir dir_;
+  const Ids document_ = RandomIds(500, 1);
+  std::atomic<int64_t> now_ms_{1000};
+  SharedMemory memory_{kLayers * 2 * kPlaneBytes};
+  std::string handle_;
+  MemoryDiskTier disk_;
+  std::unique_ptr<Backend> backend_;
+  std::unique_ptr<Broker> broker_;
+  std::unique_ptr<ShmSocket> shm_;
+  std::unique_ptr<StagingPool> staging_;
+  std::unique_ptr<Executor> executor_;
+  std::unique_ptr<RpcServer> server_;
+  std::unique_ptr<v1::CacheBroker::Stub> stub_;
+  std::unique_ptr<ShmConnection> connection_;
+};
+
+TEST_P(RegionReadStreamTest, PutAndReadMoveNoPayload) {
+  Put(document_);
+  std::fill_n(memory_.as<float>(), kLayers * 2 * kMaxTokens * kRowFloats, 0.0F);
+  const Ids target = Shifted();
+  const v1::Match match = Find(target);
+  EXPECT_EQ(match.kind(), v1::RESULT_KIND_SHIFTED);
+  int last_layer;
+  const grpc::Status status = Read(ReadRequest(match), &last_layer);
+  ASSERT_TRUE(status.ok()) << status.error_message();
+  EXPECT_EQ(last_layer, kLayers - 1);
+  ASSERT_NO_FATAL_FAILURE(ExpectRows(match, target));
+  EXPECT_EQ(broker_->metrics().put_bytes.load(), 500u * kLayers * 2 * kRowBytes);
+  EXPECT_EQ(broker_->metrics().read_bytes.load(),
+            uint64_t{match.matched_tokens()} * kLayers * 2 * kRowBytes);
+}
+
+// Only the chunks behind a shared beginning are taken, from their own places in the source.
+TEST_P(RegionReadStreamTest, APutTakesWhatIsMissing) {
+  Put(document_);
+  Ids longer(document_.begin(), document_.begin() + 256);
+  const Ids tail = RandomIds(200, 9);
+  longer.insert(longer.end(), tail.begin(), tail.end());
+  const uint64_t before = broker_->metrics().put_bytes.load();
+  Put(longer);
+  EXPECT_EQ(broker_->metrics().put_bytes.load() - before, 200u * kLayers * 2 * kRowBytes);
+  Ids target = RandomIds(10, 5);
+  target.insert(target.end(), longer.begin(), longer.end());
+  const v1::Match match = Find(target);
+  int last_layer;
+  ASSERT_TRUE(Read(ReadRequest(match), &last_layer).ok());
+  ExpectRows(match, target);
+}
+
+TEST_P(RegionReadStreamTest, RegionsThatAreGoneAreNotFound) {
+  Put(document_);
+  const v1::Match match = Find(Shifted());
+  int last_layer;
+  v1::ReadKvRequest request = ReadRequest(match);
+  request.mutable_target()->set_region(std::string(16, 'x'));
+  EXPECT_EQ(Read(request, &last_layer).error_code(), grpc::StatusCode::NOT_FOUND);
+  connection_ = nullptr;
+  while (broker_->regions()->stats().regions > 0) std::this_thread::yield();
+  EXPECT_EQ(Read(ReadRequest(match), &last_layer).error_code(), grpc::StatusCode::NOT_FOUND);
+  const v1::BeginPutResponse begun = Begin(RandomIds(100, 3));
+  EXPECT_EQ(Write({First(begun, kLayers)}).error_code(), grpc::StatusCode::NOT_FOUND);
+  EXPECT_EQ(last_layer, -1);
+}
+
+TEST_P(RegionReadStreamTest, BadReadsNameTheField) {
+  Put(document_);
+  const v1::Match match = Find(Shifted());
+  const auto refusal = [&](const v1::ReadKvRequest& request) {
+    int last_layer;
+    const grpc::Status status = Read(request, &last_layer);
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT) << status.error_message();
+    EXPECT_EQ(last_layer, -1);
+    return status.error_message();
+  };
+  v1::ReadKvRequest request = ReadRequest(match);
+  request.mutable_target()->mutable_planes(3)->set_offset(UINT64_MAX);
+  EXPECT_THAT(refusal(request), HasSubstr("target.planes[3]"));
+  request = ReadRequest(match);
+  request.mutable_target()->mutable_planes(5)->set_bytes(kPlaneBytes + 1);
+  EXPECT_THAT(refusal(request), HasSubstr("target.planes[5]"));
+  request = ReadRequest(match);
+  request.mutable_target()->mutable_planes(2)->set_block_stride(INT64_MAX - 3);
+  EXPECT_THAT(refusal(request), HasSubstr("target.planes[2]"));
+  request = ReadRequest(match);
+  request.mutable_target()->mutable_planes()->RemoveLast();
+  EXPECT_THAT(refusal(request), HasSubstr("target.planes: expected 6"));
+  request = ReadRequest(match);
+  request.set_max_frame_payload_bytes(1000);
+  EXPECT_THAT(refusal(request), HasSubstr("max_frame_payload_bytes"));
+  request = ReadRequest(match);
+  request.set_transport(static_cast<v1::Transport>(77));
+  EXPECT_THAT(refusal(request), HasSubstr("transport: unknown value 77"));
+}
+
+TEST_P(RegionReadStreamTest, BadWritesNameTheFieldAndStoreNothing) {
+  FillMemory(document_);
+  const auto refusal = [&](const Frames& frames) {
+    const grpc::Status status = Write(frames);
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT) << status.error_message();
+    return status.error_message();
+  };
+  Frames frames = {First(Begin(document_), kLayers + 1)};
+  EXPECT_THAT(refusal(frames), HasSubstr("layers: expected 0..3"));
+  frames = {First(Begin(document_), 1), {}};
+  frames[1].set_commit(true);
+  EXPECT_THAT(refusal(frames), HasSubstr("rows are missing"));
+  frames = {First(Begin(document_), 1), {}};
+  frames[1].set_tokens(1);
+  frames[1].set_payload(std::string(kRowBytes, 'x'));
+  EXPECT_THAT(refusal(frames), HasSubstr("are in its source"));
+  frames = {First(Begin(document_), 1), First({}, 1)};
+  EXPECT_THAT(refusal(frames), HasSubstr("source: belongs in the first frame"));
+  frames = {First(Begin(document_), 1)};
+  frames[0].mutable_source()->mutable_planes(1)->set_bytes(8);
+  EXPECT_THAT(refusal(frames), HasSubstr("source.planes[1]"));
+  frames = {First(Begin(document_), 1)};
+  for (size_t t = 0; t < document_.size(); ++t) frames[0].mutable_source()->add_slots(-1);
+  EXPECT_THAT(refusal(frames), HasSubstr("source.slots[0]: is negative"));
+  frames = {First(Begin(document_), 1)};
+  frames[0].clear_source();
+  EXPECT_THAT(refusal(frames), HasSubstr("layers: no source"));
+  frames = {First(Begin(document_), 1)};
+  frames[0].set_exact(false);
+  EXPECT_EQ(Write(frames).error_code(), grpc::StatusCode::FAILED_PRECONDITION);
+  EXPECT_EQ(broker_->Stats().references, 0);
+  EXPECT_EQ(broker_->Stats().uploads, 0);
+  Put(document_);
+}
+
+// Readers take turns after each layer, so nobody waits for all the others.
+TEST_P(RegionReadStreamTest, ManyReadersOfOneLease) {
+  Put(document_);
+  const Ids target = Shifted();
+  const v1::Match match = Find(target);
+  std::vector<std::thread> readers;
+  std::atomic<int> finished{0};
+  for (int i = 0; i < 8; ++i) {
+    readers.emplace_back([&] {
+      for (int round = 0; round < 5; ++round) {
+        int last_layer;
+        finished += Read(ReadRequest(match), &last_layer).ok() && last_layer == kLayers - 1;
+      }
+    });
+  }
+  for (std::thread& reader : readers) reader.join();
+  EXPECT_EQ(finished.load(), 40);
+  ExpectRows(match, target);
+}
+
+TEST_P(RegionReadStreamTest, AWriterThatStopsIsCancelled) {
+  FillMemory(document_);
+  grpc::ClientContext context;
+  v1::WriteKvResponse response;
+  auto stream = stub_->WriteKv(&context, &response);
+  ASSERT_TRUE(stream->Write(First(Begin(document_), 1)));
+  while (broker_->metrics().put_bytes.load() == 0) std::this_thread::yield();
+  EXPECT_EQ(server_->CancelStalled(now_ms_), 0);
+  now_ms_ += BrokerOptions().upload_timeout_ms + 1;
+  EXPECT_EQ(server_->CancelStalled(now_ms_), 1);
+  EXPECT_EQ(stream->Finish().error_code(), grpc::StatusCode::CANCELLED);
+  while (broker_->Stats().uploads > 0) std::this_thread::yield();
+  Put(document_);
+}
+
+// The C++ client over a buffer of its own, both ways.
+TEST_P(RegionReadStreamTest, TheCppClientPutsAndReads) {
+  const std::string path = dir_.path() + "/shm.sock";
+  const auto buffer = client::SharedBuffer::Create(kLayers * 2 * kPlaneBytes);
+  ASSERT_TRUE(buffer.ok()) << buffer.status();
+  const auto handle = (*buffer)->Register(path);
+  ASSERT_TRUE(handle.ok()) << handle.status();
+  v1::KvView view = View();
+  view.set_region(*handle);
+  FillMemory(document_);
+  const absl::Span<char> bytes = (*buffer)->bytes();
+  std::memcpy(bytes.data(), memory_.data(), bytes.size());
+
+  const auto client = Client::Create({.address = server_->address()});
+  ASSERT_TRUE(client.ok());
+  v1::BeginPutRequest put;
+  put.set_model(spec_.fingerprint());
+  for (const uint32_t id : document_) put.add_token_ids(id);
+  EXPECT_EQ((*client)->PutFrom(put, view, kLayers + 1).status().code(),
+            absl::StatusCode::kInvalidArgument);
+  const auto stored = (*client)->PutFrom(put, view, kLayers);
+  ASSERT_TRUE(stored.ok()) << stored.status();
+  EXPECT_TRUE(stored->visible && stored->durable);
+  EXPECT_EQ(stored->sent_tokens, document_.size());
+  EXPECT_EQ((*client)->PutFrom(put, view, kLayers)->sent_tokens, 0U);
+
+  v1::FindMatchRequest find;
+  find.set_model(spec_.fingerprint());
+  const Ids target = Shifted();
+  for (const uint32_t id : target) find.add_token_ids(id);
+  const auto found = (*client)->FindMatch(find);
+  ASSERT_TRUE(found.ok() && found->lease.held());
+  std::memset(bytes.data(), 0, bytes.size());
+  uint32_t last = 0;
+  const absl::Status read =
+      (*client)->ReadInto(found->lease, {}, view, [&](uint32_t layer) { last = layer; });
+  ASSERT_TRUE(read.ok()) << read;
+  EXPECT_EQ(last, kLayers - 1U);
+  std::memcpy(memory_.data(), bytes.data(), bytes.size());
+  ExpectRows(found->lease.match(), target);
+
+  view.set_region(std::string(16, 'x'));
+  EXPECT_EQ((*client)->ReadInto(found->lease, {}, view, [](uint32_t) {}).code(),
+            absl::StatusCode::kNotFound);
+  EXPECT_EQ((*buffer)->Register(dir_.path() + "/missing").status().code(),
+            absl::StatusCode::kUnavailable);
+  EXPECT_EQ(client::SharedBuffer::Create(0).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+INSTANTIATE_TEST_SUITE_P(Backends, RegionReadStreamTest, ::testing::ValuesIn(BackendCases()),
+                         [](const auto& info) { return info.param.name; });
+
+}  // namespace
+}  // namespace semshare::testing

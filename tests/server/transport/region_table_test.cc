@@ -1,0 +1,107 @@
+#include "server/transport/region_table.h"
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <string>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/testing/shared_memory.h"
+
+namespace semshare {
+namespace {
+
+using ::testing::HasSubstr;
+using testing::SharedMemory;
+
+constexpr int64_t kBytes = 1 << 20;
+
+TEST(RegionTableTest, BothSidesSeeTheSameMemory) {
+  RegionTable table({});
+  const SharedMemory memory(kBytes);
+  const auto handle = table.Add("a", memory.fd(), kBytes);
+  ASSERT_TRUE(handle.ok()) << handle.status();
+  EXPECT_EQ(handle->size(), 16u);
+  const auto region = table.Find("a", *handle);
+  ASSERT_TRUE(region.ok());
+  ASSERT_EQ((*region)->span().bytes, kBytes);
+  memory.data()[77] = std::byte{1};
+  EXPECT_EQ((*region)->span().host()[77], std::byte{1});
+  (*region)->span().host()[kBytes - 1] = std::byte{2};
+  EXPECT_EQ(memory.data()[kBytes - 1], std::byte{2});
+}
+
+TEST(RegionTableTest, AHandleIsItsTenantsAlone) {
+  RegionTable table({});
+  const SharedMemory memory(kBytes);
+  const std::string handle = *table.Add("a", memory.fd(), kBytes);
+  EXPECT_EQ(table.Find("b", handle).status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(table.Find("a", handle.substr(1)).status().code(), absl::StatusCode::kNotFound);
+}
+
+TEST(RegionTableTest, RemovedRegionsStayMappedForWhoUsesThem) {
+  RegionTable table({});
+  RegionPtr used;
+  {
+    const SharedMemory memory(kBytes);
+    const std::string handle = *table.Add("a", memory.fd(), kBytes);
+    used = *table.Find("a", handle);
+    table.Remove(handle);
+    EXPECT_EQ(table.Find("a", handle).status().code(), absl::StatusCode::kNotFound);
+    table.Remove(handle);  // no harm
+  }
+  used->span().host()[kBytes - 1] = std::byte{3};
+  EXPECT_EQ(table.stats().regions, 0);
+  EXPECT_EQ(table.stats().bytes, 0);
+}
+
+// What a peer could use to make an access of ours fault is refused.
+TEST(RegionTableTest, FilesThatCouldChangeAreRefused) {
+  RegionTable table({});
+  const auto refusal = [&](int fd, int64_t bytes) {
+    const absl::Status status = table.Add("a", fd, bytes).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition) << status;
+    return std::string(status.message());
+  };
+  for (const int seals : {0, F_SEAL_SHRINK, F_SEAL_SHRINK | F_SEAL_GROW, F_SEAL_GROW | F_SEAL_SEAL,
+                          F_SEAL_SHRINK | F_SEAL_SEAL}) {
+    const SharedMemory memory(kBytes, seals);
+    EXPECT_THAT(refusal(memory.fd(), kBytes), HasSubstr("must be sealed")) << seals;
+  }
+  const SharedMemory unwritable(kBytes, SharedMemory::kGoodSeals | F_SEAL_WRITE);
+  EXPECT_THAT(refusal(unwritable.fd(), kBytes), HasSubstr("sealed against writing"));
+  const SharedMemory holes(kBytes, SharedMemory::kGoodSeals, /*allocated=*/false);
+  EXPECT_THAT(refusal(holes.fd(), kBytes), HasSubstr("not allocated"));
+  const SharedMemory good(kBytes);
+  EXPECT_THAT(refusal(good.fd(), kBytes + 1), HasSubstr("does not have"));
+  EXPECT_THAT(refusal(good.fd(), kBytes - 1), HasSubstr("does not have"));
+  char name[] = "/tmp/semshare-region-XXXXXX";
+  const int file = mkstemp(name);
+  unlink(name);
+  EXPECT_THAT(refusal(file, kBytes), HasSubstr("region: the "));  // not one that can be sealed
+  close(file);
+  EXPECT_THAT(refusal(-1, kBytes), HasSubstr("not a memfd"));
+  EXPECT_EQ(table.Add("a", good.fd(), 0).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(table.stats().regions, 0);
+}
+
+TEST(RegionTableTest, LimitsHoldAndComeBack) {
+  RegionTable table({.max_regions = 2, .max_total_bytes = 2 * kBytes});
+  const SharedMemory memory(kBytes);
+  const SharedMemory large(kBytes + 4096);
+  const std::string first = *table.Add("a", memory.fd(), kBytes);
+  EXPECT_EQ(table.Add("a", large.fd(), kBytes + 4096).status().code(),
+            absl::StatusCode::kResourceExhausted);
+  ASSERT_TRUE(table.Add("a", memory.fd(), kBytes).ok());  // exactly at both limits
+  EXPECT_EQ(table.Add("a", memory.fd(), kBytes).status().code(),
+            absl::StatusCode::kResourceExhausted);
+  table.Remove(first);
+  EXPECT_TRUE(table.Add("a", memory.fd(), kBytes).ok());
+  EXPECT_FALSE(RegionLimits{.max_regions = 0}.Validate().ok());
+  EXPECT_FALSE(RegionLimits{.max_total_bytes = 0}.Validate().ok());
+}
+
+}  // namespace
+}  // namespace semshare
