@@ -47,20 +47,28 @@ absl::Status EventPool::Grow(int count) {
   }
   MutexLock lock(&mutex_);
   words_.push_back(std::move(words));
-  for (Point& point : points) free_.push_back(std::move(point));
+  for (Point& point : points) free_.push_front(std::move(point));
   return absl::OkStatus();
 }
 
 absl::StatusOr<EventPool::Point> EventPool::Take() {
   while (true) {
+    Point point;
     {
       MutexLock lock(&mutex_);
       if (!free_.empty()) {
-        Point point = std::move(free_.back());
-        free_.pop_back();
-        return point;
+        point = std::move(free_.front());
+        free_.pop_front();
       }
     }
+    if (point.error == nullptr) {
+      SEMSHARE_RETURN_IF_ERROR(Grow(kGrowth));
+      continue;
+    }
+    // An event that nobody waited for may still be to come, and its error with it: that would be
+    // taken for the next one's. The oldest is the likeliest to be over.
+    if (cudaEventQuery(point.event.get()) != cudaErrorNotReady) return point;
+    Give(std::move(point));
     SEMSHARE_RETURN_IF_ERROR(Grow(kGrowth));
   }
 }

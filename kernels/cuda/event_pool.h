@@ -6,6 +6,7 @@
 #define SEMSHARE_KERNELS_CUDA_EVENT_POOL_H_
 
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <vector>
 
@@ -39,7 +40,7 @@ class EventPool : public std::enable_shared_from_this<EventPool> {
 
   const int device_;
   Mutex mutex_;
-  std::vector<Point> free_ ABSL_GUARDED_BY(mutex_);
+  std::deque<Point> free_ ABSL_GUARDED_BY(mutex_);  // the longest free one first
   std::vector<PinnedMemory> words_ ABSL_GUARDED_BY(mutex_);
 };
 

@@ -3,21 +3,25 @@
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/realign.cuh"
 #include "kernels/cuda/realign_row.h"
+#include "kernels/cuda/vec.cuh"
 
 namespace semshare {
 namespace {
 
 constexpr int kWarps = 8;
+// Of a multiprocessor, at least: 24 warps with four 16-byte loads each are enough to fill the
+// memory of an H100, and the 80 registers that this leaves a thread are enough to spill none.
+constexpr int kBlocks = 3;
 
 // A warp per row: its place is worked out once for all heads, a row of 2 KiB keeps four 16-byte
 // loads of each lane in flight, and neighbouring warps touch neighbouring rows of one plane.
 template <class Element, Codec kCodec>
-__global__ void __launch_bounds__(kWarps* kWarpLanes)
+__global__ void __launch_bounds__(kWarps* kWarpLanes, kBlocks)
     RealignKernel(const __grid_constant__ RealignLaunch launch, int32_t* error) {
   const int lane = static_cast<int>(threadIdx.x) % kWarpLanes;
   const int64_t row = int64_t{blockIdx.x} * kWarps + threadIdx.x / kWarpLanes;
   if (row >= launch.row_count) return;
-  const bool good = RealignOneRow<AlignedAccess, Element, kCodec>(
+  const bool good = RealignOneRow<DeviceAccess, Element, kCodec>(
       launch, static_cast<int>(blockIdx.y), row, lane, kWarpLanes);
   if (!good && lane == 0) ReportError(error, DeviceError::kRow);
 }

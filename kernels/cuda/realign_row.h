@@ -84,7 +84,10 @@ class RowRealigner {
   static constexpr int kStoredBytes = sizeof(Stored);
   static constexpr int kTargetBytes = sizeof(Target);
   static constexpr int kUnit = 16 / kTargetBytes;  // elements
-  static constexpr int kBatch = 2;                 // units of a lane in flight
+  // Loads of a lane in flight before the first store: a row of 2 KiB is four units for each of 32
+  // lanes, to copy, or two pairs of units, to turn.
+  static constexpr int kCopyBatch = 4;
+  static constexpr int kTurnBatch = 2;
 
   // What a unit is in the source.
   struct alignas(kUnit* kStoredBytes) SourceUnit {
@@ -131,30 +134,30 @@ class RowRealigner {
   // rotary range.
   constexpr void CopyUnits(int lane, int lanes, int32_t units, int32_t gap) const {
     const int32_t all = launch_.heads * units;
-    for (int32_t first = lane; first < all; first += kBatch * lanes) {
-      SourceUnit from[kBatch] = {};
-      for (int b = 0; b < kBatch; ++b) {
+    for (int32_t first = lane; first < all; first += kCopyBatch * lanes) {
+      SourceUnit from[kCopyBatch] = {};
+      Unroll<kCopyBatch>([&](auto b) {
         const int32_t i = first + b * lanes;
-        if (i < all) from[b] = LoadUnit(i / units, Element0(i % units, gap));
-      }
-      for (int b = 0; b < kBatch; ++b) {
+        if (i < all) from[b] = LoadUnit(i / units, UnitElement(i % units, gap));
+      });
+      Unroll<kCopyBatch>([&](auto b) {
         const int32_t i = first + b * lanes;
-        if (i >= all) continue;
-        StoreUnit(CopyUnit(from[b], Scale(i / units)), i / units, Element0(i % units, gap));
-      }
+        if (i >= all) return;
+        StoreUnit(CopyUnit(from[b], Scale(i / units)), i / units, UnitElement(i % units, gap));
+      });
     }
   }
 
-  constexpr int32_t Element0(int32_t unit, int32_t gap) const {
+  constexpr int32_t UnitElement(int32_t unit, int32_t gap) const {
     return unit * kUnit + (unit < gap ? 0 : launch_.rotary_width);
   }
 
   constexpr Vec16 CopyUnit(const SourceUnit& from, float scale) const {
     Vec16 to = {};
-    for (int e = 0; e < kUnit; ++e) {
+    Unroll<kUnit>([&](auto e) {
       const Stored stored = static_cast<Stored>(Unpack<kStoredBytes>(from.words, e));
       Pack<kTargetBytes>(Source::Copy(stored, scale), to.words, e);
-    }
+    });
     return to;
   }
 
@@ -162,20 +165,20 @@ class RowRealigner {
   constexpr void TurnHalves(int lane, int lanes, int32_t units) const {
     const int32_t half = launch_.rotary_width / 2;
     const int32_t all = launch_.heads * units;
-    for (int32_t first = lane; first < all; first += kBatch * lanes) {
-      SourceUnit x[kBatch] = {};
-      SourceUnit y[kBatch] = {};
-      for (int b = 0; b < kBatch; ++b) {
+    for (int32_t first = lane; first < all; first += kTurnBatch * lanes) {
+      SourceUnit x[kTurnBatch] = {};
+      SourceUnit y[kTurnBatch] = {};
+      Unroll<kTurnBatch>([&](auto b) {
         const int32_t i = first + b * lanes;
-        if (i >= all) continue;
+        if (i >= all) return;
         const int32_t element = launch_.rotary_begin + i % units * kUnit;
         x[b] = LoadUnit(i / units, element);
         y[b] = LoadUnit(i / units, element + half);
-      }
-      for (int b = 0; b < kBatch; ++b) {
+      });
+      Unroll<kTurnBatch>([&](auto b) {
         const int32_t i = first + b * lanes;
         if (i < all) TurnUnits(x[b], y[b], i / units, i % units * kUnit);
-      }
+      });
     }
   }
 
@@ -190,12 +193,12 @@ class RowRealigner {
     float sines[kUnit] = {};
     LoadAngles<kUnit>(j, cosines);
     LoadAngles<kUnit>(half + j, sines);
-    for (int e = 0; e < kUnit; ++e) {
+    Unroll<kUnit>([&](auto e) {
       const RotatedPair pair =
           RotatePair(Value(x, e, scale), Value(y, e, scale), cosines[e], sines[e]);
       Pack<kTargetBytes>(Element::Store(pair.x), turned_x.words, e);
       Pack<kTargetBytes>(Element::Store(pair.y), turned_y.words, e);
-    }
+    });
     StoreUnit(turned_x, head, launch_.rotary_begin + j);
     StoreUnit(turned_y, head, launch_.rotary_begin + half + j);
   }
@@ -216,12 +219,12 @@ class RowRealigner {
       LoadAngles<kPairs>(unit * kPairs, cosines);
       LoadAngles<kPairs>(half + unit * kPairs, sines);
       Vec16 to = {};
-      for (int p = 0; p < kPairs; ++p) {
+      Unroll<kPairs>([&](auto p) {
         const RotatedPair pair = RotatePair(Value(from, 2 * p, scale),
                                             Value(from, 2 * p + 1, scale), cosines[p], sines[p]);
         Pack<kTargetBytes>(Element::Store(pair.x), to.words, 2 * p);
         Pack<kTargetBytes>(Element::Store(pair.y), to.words, 2 * p + 1);
-      }
+      });
       StoreUnit(to, head, element);
     }
   }
@@ -288,11 +291,11 @@ class RowRealigner {
   constexpr void LoadAngles(int32_t at, float* values) const {
     using Unit = std::conditional_t<kCount == 2, Vec8, Vec16>;
     constexpr int kPer = sizeof(Unit) / 4;
-    for (int u = 0; u < kCount / kPer; ++u) {
+    Unroll<kCount / kPer>([&](auto u) {
       const Unit unit = Access::template Load<Unit>(
           reinterpret_cast<const std::byte*>(place_.angles + at + u * kPer));
-      for (int i = 0; i < kPer; ++i) values[u * kPer + i] = std::bit_cast<float>(unit.words[i]);
-    }
+      Unroll<kPer>([&](auto i) { values[u * kPer + i] = std::bit_cast<float>(unit.words[i]); });
+    });
   }
 
   const RealignLaunch& launch_;

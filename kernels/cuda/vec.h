@@ -1,5 +1,6 @@
-// Vec16: 16 bytes that are loaded and stored at once, and how device code and its emulation on the
-// CPU touch memory. All kernels use 128-bit accesses through this file only.
+// Vec16: 16 bytes that are loaded and stored at once, and how code that runs on the device and, in
+// tests, on the CPU touches memory. Device code uses 128-bit accesses through this file and vec.cuh
+// only.
 //
 // Alignment is the caller's to prove: launchers look at shapes and strides (realign_launch.h), and
 // the kernel at the addresses of each row.
@@ -11,6 +12,8 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
+#include <utility>
 
 namespace semshare {
 
@@ -23,7 +26,7 @@ struct alignas(8) Vec8 {
 };
 
 // One instruction per access: an aligned struct becomes one vector load or store in PTX
-// (tests/bench/cuda_registers.sh counts them).
+// (tests/bench/cuda_registers.sh counts them). DeviceAccess in vec.cuh is the same for the device.
 struct AlignedAccess {
   // REQUIRES: `from` is aligned to T.
   template <class T>
@@ -35,6 +38,17 @@ struct AlignedAccess {
     *reinterpret_cast<T*>(to) = value;
   }
 };
+
+// fn(0), fn(1), ... fn(kCount - 1) with constants: arrays that are indexed by them become
+// registers, which a loop that the compiler leaves as one would put into local memory.
+template <class Fn, int... kIndices>
+constexpr void UnrollIndices(const Fn& fn, std::integer_sequence<int, kIndices...>) {
+  (fn(std::integral_constant<int, kIndices>()), ...);
+}
+template <int kCount, class Fn>
+constexpr void Unroll(const Fn& fn) {
+  UnrollIndices(fn, std::make_integer_sequence<int, kCount>());
+}
 
 // Element i of `kBytes` bytes within words, as the machine orders them (little-endian).
 template <int kBytes>
