@@ -57,17 +57,17 @@ absl::StatusOr<CublasHandle> CublasHandle::Create(std::shared_ptr<const CublasLi
                                                   cudaStream_t stream, void* workspace,
                                                   int64_t workspace_bytes) {
   CublasHandle made;
-  made.library_ = library;
-  SEMSHARE_RETURN_IF_ERROR(library->ToStatus(library->create(&made.handle_), "cublasCreate"));
-  SEMSHARE_RETURN_IF_ERROR(
-      library->ToStatus(library->set_stream(made.handle_, stream), "cublasSetStream"));
+  made.library_ = std::move(library);
+  const CublasLibrary& blas = *made.library_;
+  SEMSHARE_RETURN_IF_ERROR(blas.ToStatus(blas.create(&made.handle_), "cublasCreate"));
+  SEMSHARE_RETURN_IF_ERROR(blas.ToStatus(blas.set_stream(made.handle_, stream), "cublasSetStream"));
   // After the stream: setting a stream takes the workspace away again.
-  SEMSHARE_RETURN_IF_ERROR(library->ToStatus(
-      library->set_workspace(made.handle_, workspace, static_cast<size_t>(workspace_bytes)),
+  SEMSHARE_RETURN_IF_ERROR(blas.ToStatus(
+      blas.set_workspace(made.handle_, workspace, static_cast<size_t>(workspace_bytes)),
       "cublasSetWorkspace"));
   // Signs of sums are what counts: full fp32, no TF32, whatever the environment asks for.
-  SEMSHARE_RETURN_IF_ERROR(library->ToStatus(
-      library->set_math_mode(made.handle_, CUBLAS_PEDANTIC_MATH), "cublasSetMathMode"));
+  SEMSHARE_RETURN_IF_ERROR(
+      blas.ToStatus(blas.set_math_mode(made.handle_, CUBLAS_PEDANTIC_MATH), "cublasSetMathMode"));
   return made;
 }
 
