@@ -31,8 +31,12 @@ WriteStream::WriteStream(Broker* broker, Executor* executor, StreamWatch* watch,
   ReadNext();
 }
 
-WriteStream::~WriteStream() {
-  if (upload_ != nullptr) ++broker_->metrics().puts_dropped;
+WriteStream::~WriteStream() { DropUpload(); }
+
+void WriteStream::DropUpload() {
+  if (upload_ == nullptr) return;
+  upload_ = nullptr;
+  ++broker_->metrics().puts_dropped;
 }
 
 void WriteStream::ReadNext() {
@@ -40,12 +44,22 @@ void WriteStream::ReadNext() {
   StartRead(&message_);
 }
 
+void WriteStream::End(const absl::Status& status) {
+  DropUpload();  // so that its memory is back when the client hears of it
+  turns_.fetch_add(1, std::memory_order_release);
+  Finish(ToGrpcStatus(status));
+}
+
+void WriteStream::OnDone() {
+  turns_.load(std::memory_order_acquire);
+  delete this;
+}
+
 void WriteStream::OnReadDone(bool ok) {
   turns_.load(std::memory_order_acquire);
   ticket_.Touch(broker_->now_ms());
   if (!ok) {
-    Finish(
-        ToGrpcStatus(absl::InvalidArgumentError("the stream ended without a frame that commits")));
+    End(absl::InvalidArgumentError("the stream ended without a frame that commits"));
     return;
   }
   executor_->Submit([this] {
@@ -53,7 +67,7 @@ void WriteStream::OnReadDone(bool ok) {
     if (committed.ok() && !*committed) {
       ReadNext();
     } else {
-      Finish(ToGrpcStatus(committed.status()));
+      End(committed.status());
     }
   });
 }
@@ -125,8 +139,8 @@ RegisterStream::RegisterStream(Broker* broker, Executor* executor, StreamWatch* 
       response_(response),
       ticket_(watch, call, broker->options().upload_timeout_ms, broker->now_ms()) {
   if (++*streams_ > kMaxRegistrations) {
-    Finish(ToGrpcStatus(absl::ResourceExhaustedError(
-        absl::StrCat("all ", kMaxRegistrations, " registrations are in use; retry later"))));
+    End(absl::ResourceExhaustedError(
+        absl::StrCat("all ", kMaxRegistrations, " registrations are in use; retry later")));
     return;
   }
   ReadNext();
@@ -137,6 +151,16 @@ void RegisterStream::ReadNext() {
   StartRead(&message_);
 }
 
+void RegisterStream::End(const absl::Status& status) {
+  turns_.fetch_add(1, std::memory_order_release);
+  Finish(ToGrpcStatus(status));
+}
+
+void RegisterStream::OnDone() {
+  turns_.load(std::memory_order_acquire);
+  delete this;
+}
+
 void RegisterStream::OnReadDone(bool ok) {
   turns_.load(std::memory_order_acquire);
   ticket_.Touch(broker_->now_ms());
@@ -145,7 +169,7 @@ void RegisterStream::OnReadDone(bool ok) {
     if (ok && status.ok()) {
       ReadNext();
     } else {
-      Finish(ToGrpcStatus(status));
+      End(status);
     }
   });
 }

@@ -32,16 +32,19 @@ class WriteStream final : public grpc::ServerReadReactor<grpc::ByteBuffer> {
   ~WriteStream() override;
 
   void OnReadDone(bool ok) override;
-  void OnDone() override { delete this; }
+  void OnDone() override;
 
  private:
   void ReadNext();
+  void End(const absl::Status& status);
   // Returns true when the upload is committed.
   absl::StatusOr<bool> Work();
   // Takes the rows of a frame, or of the layers that it says are ready in the source.
   absl::Status TakeRows(const ReceivedFrame& received);
   absl::Status SetSource(const ReceivedFrame& received);
   absl::Status Commit();
+  // Undoes an upload that was not committed.
+  void DropUpload();
 
   Broker* const broker_;
   Executor* const executor_;
@@ -64,10 +67,11 @@ class RegisterStream final : public grpc::ServerReadReactor<v1::RegisterModelFra
   ~RegisterStream() override { --*streams_; }
 
   void OnReadDone(bool ok) override;
-  void OnDone() override { delete this; }
+  void OnDone() override;
 
  private:
   void ReadNext();
+  void End(const absl::Status& status);
   absl::Status Take();
   absl::Status TakeFloats(const char* field, const std::string& bytes, int64_t limit,
                           std::vector<float>* values);
