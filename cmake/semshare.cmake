@@ -1,12 +1,19 @@
 # Targets name their sources and dependencies; third parties are PRIVATE where headers allow it.
 
 add_library(semshare_options INTERFACE)
-target_compile_options(semshare_options INTERFACE
+set(semshare_warnings
   -Wall -Wextra -Werror -Wno-missing-field-initializers -fno-omit-frame-pointer)
+# Constexpr functions of shared headers are device code, too. nvcc's own warnings are errors as
+# well; the host compiler sees code that nvcc made of a .cu, so less is asked of it.
+set(semshare_cuda_options --expt-relaxed-constexpr -Werror=all-warnings
+  -Xcompiler=-Wall,-Werror,-fno-omit-frame-pointer)
+target_compile_options(semshare_options INTERFACE
+  "$<$<COMPILE_LANGUAGE:C,CXX>:${semshare_warnings}>"
+  "$<$<COMPILE_LANGUAGE:CUDA>:${semshare_cuda_options}>")
 target_include_directories(semshare_options INTERFACE ${PROJECT_SOURCE_DIR})
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   # GCC 12 reports string concatenation as overlapping copies where there are none (PR 105651).
-  target_compile_options(semshare_options INTERFACE -Wno-restrict)
+  target_compile_options(semshare_options INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Wno-restrict>)
 endif()
 if(CMAKE_CXX_COMPILER_ID MATCHES "Clang")
   target_compile_options(semshare_options INTERFACE -Wthread-safety -Werror=thread-safety)

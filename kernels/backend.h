@@ -6,6 +6,13 @@
 // one lane run in order; lanes run independently. Device memory must never be touched by the host:
 // copy it to host memory first.
 //
+// Host memory comes in two kinds. A device reaches what Allocate(kHost) gave or RegisterHost made
+// known; other host memory it does not. Large operands must be reachable: device memory or the
+// first kind (kernels/operands.h lists them: source and destination of a realign, matrices, tables
+// that stay). Everything else (rows, angles, ids, windows, codes, results, both ends of a copy) may
+// be any host memory: a backend carries it over in staging of the lane, and says
+// RESOURCE_EXHAUSTED, naming its limit, when it does not fit. The CPU backend reaches everything.
+//
 // A Backend is thread-safe. A Lane belongs to one thread at a time. An Event is thread-safe.
 // Enqueue* check every address against its span before any work is queued, and return
 // INVALID_ARGUMENT without queueing; a value that has no kernel is UNIMPLEMENTED, naming it.
@@ -154,13 +161,27 @@ struct RealignRow {
   int64_t slot = 0;          // destination slot; < 0: the row is skipped
 };
 
-// How the source's bytes are stored. Frozen: stored on disk.
+// How the source's bytes are stored. Frozen: stored on disk. kRaw: elements of the dtype. The
+// others store an element in one byte, and one float32 scale for each head of each token:
+//
+//   chunk + slab_offset                              chunk + scale_offset
+//   |                                                |
+//   +-------------------+-------------------+-- ... -+----+----+-- ... -+----+-- ...
+//   | token 0, head 0   | token 0, head 1   |    pad |t0h0|t0h1|        |t1h0|
+//   +-------------------+-------------------+-- ... -+----+----+-- ... -+----+-- ...
+//     width bytes each                                 4 bytes each
+//
+// element = decode(byte) * scale, in fp32 (kernels/codec.h). One scale per head, because heads
+// differ in size by far more than the elements of one; apart from the payload, so that rows of it
+// stay aligned to 16 bytes and a reader takes one scale per head.
 enum class Codec : uint8_t { kRaw = 1, kFp8E4m3 = 2, kInt8 = 3 };
 
-// Gathers rows of one (layer, plane), rotates the rotary range, writes them to a view. Rotation is
-// in fp32 with one rounding at the store; rows without an angle are copied byte for byte.
+// Gathers rows of one (layer, plane), decodes them, rotates the rotary range, writes them to a view
+// of the dtype. Arithmetic is in fp32 with one rounding at the store; rows of kRaw without an angle
+// are copied byte for byte.
 // Row i is read at source + rows[i].chunk_offset + slab_offset + chunk_token * heads * width *
-// sizeof(element).
+// sizeof(stored element), its scales at source + rows[i].chunk_offset + scale_offset +
+// chunk_token * heads * sizeof(float).
 struct RealignArgs {
   Dtype dtype = Dtype::kFloat32;
   Codec codec = Codec::kRaw;
@@ -171,7 +192,8 @@ struct RealignArgs {
   RotaryPairing pairing = RotaryPairing::kHalfSplit;
   MemorySpan source;
   int64_t slab_offset = 0;
-  MemorySpan rows;  // RealignRow[row_count], host-readable or device
+  int64_t scale_offset = 0;  // a multiple of 4; codecs other than kRaw
+  MemorySpan rows;           // RealignRow[row_count], host-readable or device
   int64_t row_count = 0;
   MemorySpan angles;  // float[angle_rows][2][rotary_width / 2]: g cos, then g sin
   int64_t angle_rows = 0;
@@ -255,6 +277,12 @@ class Backend {
   // RESOURCE_EXHAUSTED if there is not that much.
   virtual absl::StatusOr<Buffer> Allocate(MemoryKind kind, int64_t bytes) = 0;
 
+  // Makes host memory of the caller reachable, page-locking it where the device needs that; the
+  // Buffer undoes it when destroyed, and does not free the memory. For long-lived regions: it is
+  // slow. INVALID_ARGUMENT unless it is host memory of at least a byte; RESOURCE_EXHAUSTED if the
+  // system refuses to lock that much.
+  virtual absl::StatusOr<Buffer> RegisterHost(MemorySpan memory) = 0;
+
   // Borrows a lane; waits for one at most `timeout`, then RESOURCE_EXHAUSTED.
   virtual absl::StatusOr<Lane> AcquireLane(absl::Duration timeout) = 0;
 
@@ -263,7 +291,13 @@ class Backend {
 
   // REQUIRES: destination.bytes == source.bytes; the ranges do not overlap.
   virtual absl::Status EnqueueCopy(Lane& lane, MemorySpan destination, MemorySpan source) = 0;
-  virtual absl::Status EnqueueRealign(Lane& lane, const RealignArgs& args) = 0;
+  // One operation for many slabs, in the order given: neighbours that share their tables and shape
+  // (the planes of a model's layers) become one kernel on a device. Queues all or nothing: an error
+  // of item i is "realign[i]: ...". REQUIRES of the result: no slab reads what another one writes.
+  virtual absl::Status EnqueueRealign(Lane& lane, absl::Span<const RealignArgs> batch) = 0;
+  absl::Status EnqueueRealign(Lane& lane, const RealignArgs& args) {
+    return EnqueueRealign(lane, absl::MakeConstSpan(&args, 1));
+  }
   virtual absl::Status EnqueueProject(Lane& lane, const ProjectArgs& args) = 0;
   virtual absl::Status EnqueueSignature(Lane& lane, const SignatureArgs& args) = 0;
   virtual absl::Status EnqueueHammingTopK(Lane& lane, const HammingTopKArgs& args) = 0;
@@ -285,6 +319,24 @@ struct CpuBackendOptions {
 
 // The readable reference: runs each operation in the calling thread before Enqueue* returns.
 absl::StatusOr<std::unique_ptr<Backend>> NewCpuBackend(const CpuBackendOptions& options);
+
+struct CudaBackendOptions {
+  int device = 0;  // ordinal, 0..63
+  int lanes = 4;   // 1..256
+  // Of each of a lane's two pinned buffers and of its device buffer for tables: 1 MiB to 1 GiB.
+  // What one operation takes and gives in host memory, its operands aside, must fit; the rows and
+  // angles of a realign are cut into pieces that do.
+  int64_t staging_bytes = int64_t{16} << 20;
+  // Device memory of a lane for intermediate results: 1 MiB to 1 GiB.
+  int64_t scratch_bytes = int64_t{16} << 20;
+  // Loaded when the backend is made, by the loader's rules, so that a program runs without it.
+  std::string cublas_library = "libcublas.so.13";
+  absl::Status Validate() const;
+};
+
+// One GPU. FAILED_PRECONDITION saying why if there is no device that it can use, UNIMPLEMENTED if
+// this build has no CUDA backend, RESOURCE_EXHAUSTED if the device has not the memory.
+absl::StatusOr<std::unique_ptr<Backend>> NewCudaBackend(const CudaBackendOptions& options);
 
 }  // namespace semshare
 

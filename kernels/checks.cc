@@ -6,6 +6,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/base/status_macros.h"
+#include "kernels/codec.h"
+#include "kernels/hamming_key.h"
 
 namespace semshare {
 namespace {
@@ -87,10 +89,13 @@ absl::Status CheckBits(int32_t bits) {
 
 // What the bounds checks of one operation share.
 struct RealignBounds {
-  int64_t row_bytes = 0;      // of a source row
-  int64_t element_bytes = 0;  // of one element
-  Wide low = 0;               // smallest offset of a byte within a destination row, relative
-  Wide high = 0;              // one past the largest
+  int64_t element_bytes = 0;    // of one element at the destination
+  int64_t stored_bytes = 0;     // of one element in the source
+  int64_t row_bytes = 0;        // of a source row's payload
+  int64_t scale_bytes = 0;      // of a source row's scales; 0: the codec has none
+  int64_t chunk_alignment = 0;  // of chunk offsets
+  Wide low = 0;                 // smallest offset of a byte within a destination row, relative
+  Wide high = 0;                // one past the largest
   bool strides_positive = false;
 };
 
@@ -178,10 +183,12 @@ bool ExtremesFit(const RealignArgs& args, const RealignBounds& bounds, const Row
   if (rows.angle_min < -1 || (args.rotary_width > 0 && rows.angle_max >= args.angle_rows)) {
     return false;
   }
-  const Wide source_end =
-      Wide{rows.offset_max} + args.slab_offset + (Wide{rows.token_max} + 1) * bounds.row_bytes;
-  if (rows.offset_min < 0 || rows.token_min < 0 || source_end > args.source.bytes ||
-      rows.offset_bits % bounds.element_bytes != 0) {
+  const Wide tokens = Wide{rows.token_max} + 1;
+  const Wide payload_end = args.slab_offset + tokens * bounds.row_bytes;
+  const Wide scales_end = args.scale_offset + tokens * bounds.scale_bytes;
+  if (rows.offset_min < 0 || rows.token_min < 0 ||
+      rows.offset_max + std::max(payload_end, scales_end) > args.source.bytes ||
+      rows.offset_bits % static_cast<uint64_t>(bounds.chunk_alignment) != 0) {
     return false;
   }
   const PlaneView& view = args.destination;
@@ -200,14 +207,16 @@ absl::Status CheckRow(const RealignArgs& args, const RealignBounds& bounds, int6
     return Invalid("rows[", index, "].angle_row is ", row.angle_row, ": the angle table has ",
                    args.angle_rows, " rows");
   }
-  const Wide begin =
-      Wide{row.chunk_offset} + args.slab_offset + Wide{row.chunk_token} * bounds.row_bytes;
-  if (row.chunk_offset < 0 || begin + bounds.row_bytes > args.source.bytes) {
+  const Wide tokens = Wide{row.chunk_token} + 1;
+  const Wide end = row.chunk_offset + std::max(args.slab_offset + tokens * bounds.row_bytes,
+                                               args.scale_offset + tokens * bounds.scale_bytes);
+  if (row.chunk_offset < 0 || end > args.source.bytes) {
     return Invalid("rows[", index, "] (chunk_offset ", row.chunk_offset, ", chunk_token ",
                    row.chunk_token, ") lies outside the source of ", args.source.bytes, " bytes");
   }
-  if (row.chunk_offset % bounds.element_bytes != 0) {
-    return Invalid("rows[", index, "].chunk_offset is not aligned to the element size");
+  if (row.chunk_offset % bounds.chunk_alignment != 0) {
+    return Invalid("rows[", index, "].chunk_offset is not aligned to ", bounds.chunk_alignment,
+                   " bytes");
   }
   const PlaneView& view = args.destination;
   const Wide block = Wide{row.slot / view.block_tokens} * view.block_stride;
@@ -224,6 +233,61 @@ absl::Status CheckRow(const RealignArgs& args, const RealignBounds& bounds, int6
   return absl::OkStatus();
 }
 
+// The extremes of the table looked at last: the planes of a batch share one.
+class ExtremesCache {
+ public:
+  const RowExtremes& For(const MemorySpan& span, absl::Span<const RealignRow> rows) {
+    if (!filled_ || span.address != address_ || rows.size() != count_) {
+      extremes_ = FindExtremes(rows);
+      address_ = span.address;
+      count_ = rows.size();
+      filled_ = true;
+    }
+    return extremes_;
+  }
+
+ private:
+  bool filled_ = false;
+  uintptr_t address_ = 0;
+  size_t count_ = 0;
+  RowExtremes extremes_;
+};
+
+absl::Status CheckRealignRows(const RealignArgs& args, ExtremesCache& cache) {
+  SEMSHARE_RETURN_IF_ERROR(CheckRealignShape(args));
+  RealignBounds bounds;
+  bounds.element_bytes = DtypeBytes(args.dtype);
+  bounds.stored_bytes = StoredBytes(args.codec, args.dtype);
+  bounds.row_bytes = int64_t{args.heads} * args.width * bounds.stored_bytes;
+  bounds.chunk_alignment = bounds.stored_bytes;
+  const bool scaled = args.codec != Codec::kRaw;
+  if (scaled) {
+    bounds.scale_bytes = args.heads * static_cast<int64_t>(sizeof(float));
+    bounds.chunk_alignment = alignof(float);
+    SEMSHARE_RETURN_IF_ERROR(CheckRange("scale_offset", args.scale_offset, 0, kMaxOffset));
+  }
+  SEMSHARE_RETURN_IF_ERROR(CheckView(args, bounds));
+  if (args.row_count == 0) return absl::OkStatus();
+  if (args.source.address == 0) return Invalid("source has no memory");
+  const uintptr_t slab = args.source.address + static_cast<uintptr_t>(args.slab_offset);
+  if (slab % static_cast<uintptr_t>(bounds.stored_bytes) != 0) {
+    return Invalid("source + slab_offset is not aligned to the element size");
+  }
+  const uintptr_t scales = args.source.address + static_cast<uintptr_t>(args.scale_offset);
+  if (scaled && scales % alignof(float) != 0) {
+    return Invalid("source + scale_offset is not aligned to 4 bytes");
+  }
+  if (args.destination.memory.address == 0) return Invalid("destination.memory has no memory");
+  const absl::Span<const RealignRow> rows = HostTable<RealignRow>(args.rows, args.row_count);
+  // One cheap pass proves nearly every good table; only a table that it cannot prove is looked at
+  // row by row.
+  if (ExtremesFit(args, bounds, cache.For(args.rows, rows))) return absl::OkStatus();
+  for (size_t i = 0; i < rows.size(); ++i) {
+    SEMSHARE_RETURN_IF_ERROR(CheckRow(args, bounds, static_cast<int64_t>(i), rows[i]));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CheckQueries(const MemorySpan& queries, int64_t query_count, int32_t words) {
   SEMSHARE_RETURN_IF_ERROR(CheckRange("words", words, 1, kMaxCodeBits / 64));
   SEMSHARE_RETURN_IF_ERROR(CheckRange("query_count", query_count, 0, kMaxOffset));
@@ -232,19 +296,16 @@ absl::Status CheckQueries(const MemorySpan& queries, int64_t query_count, int32_
 
 }  // namespace
 
-absl::Status SupportsRawRealign(const RealignArgs& args) {
+absl::Status KernelsSupportRealign(const RealignArgs& args) {
   if (args.dtype != Dtype::kFloat32 && args.dtype != Dtype::kFloat16 &&
       args.dtype != Dtype::kBfloat16) {
     return absl::UnimplementedError(absl::StrCat("dtype ", static_cast<int>(args.dtype),
                                                  " has no kernel; supported: float32, float16, "
                                                  "bfloat16"));
   }
-  if (args.codec != Codec::kRaw) {
-    const char* const name = args.codec == Codec::kFp8E4m3 ? "fp8_e4m3"
-                             : args.codec == Codec::kInt8  ? "int8"
-                                                           : "unknown";
-    return absl::UnimplementedError(absl::StrCat("codec ", name, " (", static_cast<int>(args.codec),
-                                                 ") has no kernel; supported: raw"));
+  if (args.codec != Codec::kRaw && args.codec != Codec::kFp8E4m3 && args.codec != Codec::kInt8) {
+    return absl::UnimplementedError(absl::StrCat("codec ", static_cast<int>(args.codec),
+                                                 " has no kernel; supported: raw, fp8_e4m3, int8"));
   }
   if (args.pairing != RotaryPairing::kHalfSplit && args.pairing != RotaryPairing::kInterleaved) {
     return absl::UnimplementedError(absl::StrCat("pairing ", static_cast<int>(args.pairing),
@@ -255,6 +316,13 @@ absl::Status SupportsRawRealign(const RealignArgs& args) {
     return absl::UnimplementedError(
         absl::StrCat("width ", args.width, " has no kernel; supported: 1 to ", kMaxWidth));
   }
+  return absl::OkStatus();
+}
+
+absl::Status CheckRegisterHost(const MemorySpan& memory) {
+  if (memory.kind != MemoryKind::kHost) return Invalid("memory is not host memory");
+  SEMSHARE_RETURN_IF_ERROR(CheckRange("memory.bytes", memory.bytes, 1, kMaxOffset));
+  if (memory.address == 0) return Invalid("memory has no address");
   return absl::OkStatus();
 }
 
@@ -274,23 +342,20 @@ absl::Status CheckCopy(const MemorySpan& destination, const MemorySpan& source) 
 }
 
 absl::Status CheckRealign(const RealignArgs& args) {
-  SEMSHARE_RETURN_IF_ERROR(CheckRealignShape(args));
-  RealignBounds bounds;
-  bounds.element_bytes = DtypeBytes(args.dtype);
-  bounds.row_bytes = int64_t{args.heads} * args.width * bounds.element_bytes;
-  SEMSHARE_RETURN_IF_ERROR(CheckView(args, bounds));
-  if (args.row_count == 0) return absl::OkStatus();
-  if (args.source.address == 0) return Invalid("source has no memory");
-  if ((args.source.address + static_cast<uintptr_t>(args.slab_offset)) % bounds.element_bytes) {
-    return Invalid("source + slab_offset is not aligned to the element size");
-  }
-  if (args.destination.memory.address == 0) return Invalid("destination.memory has no memory");
-  const absl::Span<const RealignRow> rows = HostTable<RealignRow>(args.rows, args.row_count);
-  // One cheap pass proves nearly every good table; only a table that it cannot prove is looked at
-  // row by row.
-  if (ExtremesFit(args, bounds, FindExtremes(rows))) return absl::OkStatus();
-  for (size_t i = 0; i < rows.size(); ++i) {
-    SEMSHARE_RETURN_IF_ERROR(CheckRow(args, bounds, static_cast<int64_t>(i), rows[i]));
+  ExtremesCache cache;
+  return CheckRealignRows(args, cache);
+}
+
+absl::Status CheckRealignBatch(absl::Span<const RealignArgs> batch) {
+  SEMSHARE_RETURN_IF_ERROR(
+      CheckRange("batch.size", static_cast<int64_t>(batch.size()), 0, kMaxRealignBatch));
+  ExtremesCache cache;
+  for (size_t i = 0; i < batch.size(); ++i) {
+    absl::Status status = KernelsSupportRealign(batch[i]);
+    if (status.ok()) status = CheckRealignRows(batch[i], cache);
+    if (status.ok()) continue;
+    if (batch.size() == 1) return status;
+    return absl::Status(status.code(), absl::StrCat("realign[", i, "]: ", status.message()));
   }
   return absl::OkStatus();
 }
@@ -329,7 +394,7 @@ absl::Status CheckSignature(const SignatureArgs& args) {
 
 absl::Status CheckHammingTopK(const HammingTopKArgs& args) {
   SEMSHARE_RETURN_IF_ERROR(CheckQueries(args.queries, args.query_count, args.words));
-  SEMSHARE_RETURN_IF_ERROR(CheckRange("count", args.count, 0, kMaxOffset));
+  SEMSHARE_RETURN_IF_ERROR(CheckRange("count", args.count, 0, kMaxHammingIndex));
   SEMSHARE_RETURN_IF_ERROR(CheckRange("k", args.k, 1, kMaxTopK));
   constexpr int64_t kWord = sizeof(uint64_t);
   SEMSHARE_RETURN_IF_ERROR(CheckArray("codes", args.codes, {args.count, args.words}, kWord, kWord));
@@ -366,7 +431,7 @@ absl::Status CheckTokenCodes(const TokenCodesArgs& args) {
 
 absl::Status CheckNearestCode(const NearestCodeArgs& args) {
   SEMSHARE_RETURN_IF_ERROR(CheckQueries(args.queries, args.query_count, args.words));
-  SEMSHARE_RETURN_IF_ERROR(CheckRange("count", args.count, 0, kMaxOffset));
+  SEMSHARE_RETURN_IF_ERROR(CheckRange("count", args.count, 0, kMaxHammingIndex));
   constexpr int64_t kWord = sizeof(uint64_t);
   SEMSHARE_RETURN_IF_ERROR(CheckArray("codes", args.codes, {args.count, args.words}, kWord, kWord));
   SEMSHARE_RETURN_IF_ERROR(CheckArray("windows", args.windows, {args.query_count, 2},

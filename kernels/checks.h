@@ -19,19 +19,24 @@ namespace semshare {
 inline constexpr int32_t kMaxHeads = 4096;
 inline constexpr int32_t kMaxWidth = 65536;                   // elements of one head
 inline constexpr int64_t kMaxRealignRows = int64_t{1} << 24;  // rows of one operation
-inline constexpr int64_t kMaxProjectDim = int64_t{1} << 30;   // m, n and k each
+inline constexpr int64_t kMaxRealignBatch = int64_t{1} << 16;
+inline constexpr int64_t kMaxProjectDim = int64_t{1} << 30;  // m, n and k each
 inline constexpr int32_t kMaxCodeBits = 4096;
 inline constexpr int32_t kMaxTopK = 64;
 inline constexpr int64_t kMaxChecksumSpans = int64_t{1} << 20;
 
-// OK if the raw codec, a known dtype and pairing and at most kMaxWidth elements are asked for:
-// what the kernels of this repository have. Otherwise UNIMPLEMENTED, naming the value and the
-// supported set.
-absl::Status SupportsRawRealign(const RealignArgs& args);
+// OK if a known codec, dtype and pairing and at most kMaxWidth elements are asked for: what the
+// kernels of this repository have. Otherwise UNIMPLEMENTED, naming the value and the supported set.
+absl::Status KernelsSupportRealign(const RealignArgs& args);
 
+// That `memory` is host memory of at least a byte: what RegisterHost takes.
+absl::Status CheckRegisterHost(const MemorySpan& memory);
 absl::Status CheckCopy(const MemorySpan& destination, const MemorySpan& source);
-// REQUIRES: SupportsRawRealign(args) is OK.
+// REQUIRES: KernelsSupportRealign(args) is OK.
 absl::Status CheckRealign(const RealignArgs& args);
+// KernelsSupportRealign and CheckRealign of every item, and the batch's own limit. The rows of
+// items that share a table are looked at once. An error of a batch of several names its item.
+absl::Status CheckRealignBatch(absl::Span<const RealignArgs> batch);
 absl::Status CheckProject(const ProjectArgs& args);
 absl::Status CheckSignature(const SignatureArgs& args);
 absl::Status CheckHammingTopK(const HammingTopKArgs& args);

@@ -54,6 +54,16 @@ constexpr int32_t PairSecond(int32_t j, int32_t width, RotaryPairing pairing) {
   return pairing == RotaryPairing::kHalfSplit ? j + width / 2 : 2 * j + 1;
 }
 
+// A pair turned by the angle of (cosine, sine), in fp32. The CPU rounds each product; a device may
+// fuse one of them into the sum. Both are within the error bound of the conformance suite.
+struct RotatedPair {
+  float x = 0;
+  float y = 0;
+};
+constexpr RotatedPair RotatePair(float x, float y, float cosine, float sine) {
+  return {x * cosine - y * sine, x * sine + y * cosine};
+}
+
 }  // namespace semshare
 
 #endif  // SEMSHARE_KERNELS_ROTARY_H_

@@ -42,7 +42,7 @@ Broker::Broker(const BrokerOptions& options, Backend* backend, DiskTier* disk,
       disk_(disk),
       clock_(std::move(clock)),
       models_(backend, disk, std::move(parser), options.limits, options.model_memory_bytes),
-      regions_(options.regions),
+      regions_(options.regions, backend),
       leases_(options.limits.max_leases, options.lease_timeout_ms, options.max_lease_ms,
               options.lease_memory_ms),
       open_uploads_(std::make_shared<std::atomic<int64_t>>(0)) {}

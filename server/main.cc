@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "kernels/backend.h"
 #include "kernels/base/status_macros.h"
 #include "server/broker.h"
@@ -50,16 +51,25 @@ struct Server {
   std::unique_ptr<RpcServer> rpc;
 };
 
+// cuda: a GPU or nothing. auto: a GPU where this build and this machine have one, else the CPU,
+// said aloud, because it is many times slower.
 absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(const ServerOptions& options,
                                                      bool* fell_back) {
   *fell_back = false;
-  if (options.backend == "cuda") {
-    return absl::UnimplementedError("--backend=cuda: the CUDA backend is not built yet");
-  }
-  if (options.backend == "auto") {
-    // auto promises a GPU where there is one; this build has none to offer.
+  if (options.backend != "cpu") {
+    CudaBackendOptions cuda;
+    cuda.device = options.cuda_device;
+    cuda.lanes = options.lanes;
+    cuda.staging_bytes = options.cuda_staging_bytes;
+    absl::StatusOr<std::unique_ptr<Backend>> backend = NewCudaBackend(cuda);
+    if (backend.ok()) return backend;
+    if (options.backend == "cuda") {
+      return absl::Status(backend.status().code(),
+                          absl::StrCat("--backend=cuda: ", backend.status().message()));
+    }
     *fell_back = true;
-    spdlog::warn("backend auto: this build has no CUDA backend, the CPU backend is used");
+    spdlog::warn("backend auto: the CPU backend is used instead of a GPU: {}",
+                 Text(backend.status()));
   }
   return NewCpuBackend({options.lanes, options.kernel_threads});
 }
@@ -122,7 +132,7 @@ absl::StatusOr<Server> Start(const ServerOptions& options) {
       server.broker, Broker::Create(options.broker, server.backend.get(), server.disk.get(),
                                     ContractModelParser(options.broker.limits), &NowMs, &warnings));
   for (const std::string& warning : warnings) spdlog::warn("start-up: {}", warning);
-  if (fell_back) ++server.broker->metrics().backend_fallbacks;
+  server.broker->metrics().backend_fallback = fell_back ? 1 : 0;
   SEMSHARE_ASSIGN_OR_RETURN(server.staging,
                             StagingPool::Create(server.backend.get(), options.streams,
                                                 options.broker.limits.max_frame_payload_bytes));

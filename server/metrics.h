@@ -33,8 +33,7 @@ namespace semshare {
     "(token, layer) pairs that workers reported to have computed")                                 \
   X(fallbacks_sigma, "fallbacks_sigma_total",                                                      \
     "Full prefills after a match because the sentinels deviated")                                  \
-  X(fallbacks_other, "fallbacks_other_total", "Full prefills after a match for other reasons")     \
-  X(backend_fallbacks, "backend_fallbacks_total", "Starts on the CPU because no GPU was found")
+  X(fallbacks_other, "fallbacks_other_total", "Full prefills after a match for other reasons")
 
 inline constexpr int kNoMatchReasons = 7;  // values of NoMatchReason are below it
 
@@ -65,6 +64,9 @@ struct Metrics {
 #define SEMSHARE_DECLARE_COUNTER(field, name, help) std::atomic<uint64_t> field{0};
   SEMSHARE_COUNTERS(SEMSHARE_DECLARE_COUNTER)
 #undef SEMSHARE_DECLARE_COUNTER
+
+  // A gauge, set at start: 1 if the CPU stands in for a GPU that --backend=auto did not get.
+  std::atomic<uint64_t> backend_fallback{0};
 
   // Answers of FindMatch by kind (kMiss: no match), and misses by reason.
   std::array<std::atomic<uint64_t>, kResultKinds> results{};

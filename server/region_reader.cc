@@ -30,11 +30,12 @@ absl::StatusOr<std::unique_ptr<RegionReader>> RegionReader::Create(MatchLeasePtr
 
 absl::StatusOr<int> RegionReader::EnqueueLayer(Backend* backend, Lane& lane) {
   const int planes = static_cast<int>(tables_.layout().planes(layer_).size());
+  std::vector<RealignArgs> batch;
   for (int plane = 0; plane < planes; ++plane) {
-    RealignArgs args = tables_.Args(layer_, plane, rows_);
-    args.destination = view_.planes[plane_++];
-    SEMSHARE_RETURN_IF_ERROR(backend->EnqueueRealign(lane, args));
+    batch.push_back(tables_.Args(layer_, plane, rows_));
+    batch.back().destination = view_.planes[plane_++];
   }
+  SEMSHARE_RETURN_IF_ERROR(backend->EnqueueRealign(lane, batch));
   return layer_++;
 }
 

@@ -4,7 +4,7 @@
 #   tests/run.sh [PHASE...]      default: all of them, in this order
 #
 #   setup          installs what is missing (deploy/setup.sh build check python)
-#   release        builds everything; runs all C++ tests
+#   release        builds everything, CUDA where nvcc is; runs all C++ tests
 #   format         clang-format
 #   shell          shellcheck
 #   python-style   ruff and mypy
@@ -91,7 +91,7 @@ phase_clang-tidy() {
 }
 
 phase_shell() {
-  shellcheck -x deploy/*.sh tests/*.sh .ci/run
+  shellcheck -x deploy/*.sh tests/*.sh tests/bench/*.sh .ci/run
   say "shellcheck has nothing to say"
 }
 

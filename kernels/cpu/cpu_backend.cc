@@ -50,12 +50,18 @@ class CpuBackend final : public Backend {
     return AllocateHostMemory(kind, bytes);
   }
 
+  // The CPU reaches all of it already.
+  absl::StatusOr<Buffer> RegisterHost(MemorySpan memory) override {
+    SEMSHARE_RETURN_IF_ERROR(CheckRegisterHost(memory));
+    return Buffer(memory, nullptr);
+  }
+
   absl::StatusOr<Lane> AcquireLane(absl::Duration timeout) override {
     return lanes_->Acquire(timeout);
   }
 
   absl::Status SupportsRealign(const RealignArgs& args) const override {
-    return SupportsRawRealign(args);
+    return KernelsSupportRealign(args);
   }
 
   absl::Status EnqueueCopy(Lane&, MemorySpan destination, MemorySpan source) override {
@@ -64,11 +70,13 @@ class CpuBackend final : public Backend {
     return absl::OkStatus();
   }
 
-  absl::Status EnqueueRealign(Lane&, const RealignArgs& args) override {
-    SEMSHARE_RETURN_IF_ERROR(SupportsRealign(args));
-    const RealignArgs resolved = Resolve(args, AsHost);
-    SEMSHARE_RETURN_IF_ERROR(CheckRealign(resolved));
-    Realign(resolved, pool_);
+  using Backend::EnqueueRealign;
+  absl::Status EnqueueRealign(Lane&, absl::Span<const RealignArgs> batch) override {
+    std::vector<RealignArgs> resolved;
+    resolved.reserve(batch.size());
+    for (const RealignArgs& args : batch) resolved.push_back(Resolve(args, AsHost));
+    SEMSHARE_RETURN_IF_ERROR(CheckRealignBatch(resolved));
+    for (const RealignArgs& args : resolved) Realign(args, pool_);
     return absl::OkStatus();
   }
 

@@ -6,15 +6,12 @@
 #define SEMSHARE_KERNELS_CPU_HAMMING_H_
 
 #include <cstdint>
-#include <limits>
 
 #include "kernels/backend.h"
 #include "kernels/cpu/worker_pool.h"
+#include "kernels/hamming_key.h"
 
 namespace semshare {
-
-// The distance that goes with index -1: farther than any code.
-inline constexpr int32_t kNoDistance = std::numeric_limits<int32_t>::max();
 
 // REQUIRES: the spans are resolved; CheckHammingTopK(args) is OK.
 void HammingTopK(const HammingTopKArgs& args, WorkerPool& pool);

@@ -204,7 +204,7 @@ constexpr int64_t kPieceBytes = int64_t{256} << 10;
 void Realign(const RealignArgs& args, WorkerPool& pool) {
   const int64_t bytes = DtypeBytes(args.dtype);
   const int64_t grain = std::max<int64_t>(1, kPieceBytes / (args.heads * args.width * bytes));
-  const bool adjacent = args.destination.element_stride == bytes;
+  const bool adjacent = args.codec == Codec::kRaw && args.destination.element_stride == bytes;
   pool.ParallelFor(args.row_count, grain, [&](int64_t begin, int64_t end) {
     if (!adjacent) return RealignStrided(args, begin, end);
     HWY_DYNAMIC_DISPATCH(RealignAdjacent)(args, begin, end);

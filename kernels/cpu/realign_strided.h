@@ -1,5 +1,5 @@
-// The scalar path of Realign: any destination strides, one element at a time. It is also the
-// readable statement of what the vector path computes.
+// The scalar path of Realign: any codec and any destination strides, one element at a time. It is
+// also the readable statement of what the vector path computes.
 //
 // Thread-safe: pure function over the caller's memory.
 #ifndef SEMSHARE_KERNELS_CPU_REALIGN_STRIDED_H_

@@ -18,7 +18,15 @@ ABSL_FLAG(int64_t, device_memory_bytes, semshare::ServerOptions().broker.chunks.
           "Size of the device arena; all of it is taken at start.");
 ABSL_FLAG(int64_t, model_memory_bytes, semshare::ServerOptions().broker.model_memory_bytes,
           "What embedding tables and projected rows of all models may take.");
-ABSL_FLAG(std::string, backend, semshare::ServerOptions().backend, "auto, cpu or cuda.");
+ABSL_FLAG(
+    std::string, backend, semshare::ServerOptions().backend,
+    "cuda: a GPU, or the broker does not start; auto: a GPU if there is one, else the CPU with "
+    "a warning; cpu.");
+ABSL_FLAG(int, cuda_device, semshare::ServerOptions().cuda_device,
+          "Ordinal of the GPU that the CUDA backend uses.");
+ABSL_FLAG(int64_t, cuda_staging_bytes, semshare::ServerOptions().cuda_staging_bytes,
+          "CUDA backend: what each lane has three buffers of (two pinned, one on the device); "
+          "tables of one operation that come from host memory must fit.");
 ABSL_FLAG(std::string, address_file, semshare::ServerOptions().address_file,
           "Where to write the real addresses, as JSON, once the service is ready.");
 ABSL_FLAG(std::string, shm_socket, semshare::ServerOptions().shm_socket,
@@ -82,6 +90,8 @@ absl::StatusOr<ServerOptions> OptionsFromFlags(int argc, char** argv) {
   options.metrics_listen = absl::GetFlag(FLAGS_metrics_listen);
   options.data_dir = absl::GetFlag(FLAGS_data_dir);
   options.backend = absl::GetFlag(FLAGS_backend);
+  options.cuda_device = absl::GetFlag(FLAGS_cuda_device);
+  options.cuda_staging_bytes = absl::GetFlag(FLAGS_cuda_staging_bytes);
   options.address_file = absl::GetFlag(FLAGS_address_file);
   options.shm_socket = absl::GetFlag(FLAGS_shm_socket);
   options.broker.regions.max_total_bytes = absl::GetFlag(FLAGS_shm_memory_bytes);

@@ -125,6 +125,8 @@ std::string MetricsPage(Broker* broker) {
                     metrics.saved_seconds);
   page.AddHistogram("shadow_kl_nats", "KL of the first token that shadow prefills found",
                     metrics.shadow_kl);
+  page.AddGauge("backend_fallback", "1 if the CPU stands in for a GPU that --backend=auto wanted",
+                static_cast<double>(metrics.backend_fallback.load()));
   AddState(broker->Stats(), &page);
   return page.Text();
 }

@@ -18,7 +18,9 @@ struct ServerOptions {
   std::string metrics_listen = "127.0.0.1:7701";
   std::string data_dir = "data";
   std::string backend = "auto";  // auto, cpu, cuda
-  std::string address_file;      // empty: none is written
+  int cuda_device = 0;           // ordinal of the GPU that the CUDA backend uses
+  int64_t cuda_staging_bytes = CudaBackendOptions().staging_bytes;  // of a buffer of each lane
+  std::string address_file;                                         // empty: none is written
   // Unix socket of the shared-memory transport. "auto": <data_dir>/shm.sock, "none": no such
   // transport.
   std::string shm_socket = "auto";

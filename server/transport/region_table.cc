@@ -46,7 +46,15 @@ absl::Status RegionLimits::Validate() const {
   return absl::OkStatus();
 }
 
-Region::~Region() { munmap(address_, static_cast<size_t>(bytes_)); }
+Region::~Region() {
+  registration_ = Buffer();  // before the memory goes
+  munmap(address_, static_cast<size_t>(bytes_));
+}
+
+absl::Status Region::Register(Backend* backend) {
+  SEMSHARE_ASSIGN_OR_RETURN(registration_, backend->RegisterHost(span()));
+  return absl::OkStatus();
+}
 
 absl::Status RegionTable::Reserve(int64_t bytes) {
   MutexLock lock(&mutex_);
@@ -81,7 +89,11 @@ absl::StatusOr<std::string> RegionTable::Add(std::string_view tenant, int fd, in
     Unreserve(bytes);
     return absl::ResourceExhaustedError(absl::StrCat("region: can't map ", bytes, " bytes"));
   }
-  auto region = std::make_shared<const Region>(address, bytes);
+  auto region = std::make_shared<Region>(address, bytes);
+  if (absl::Status status = region->Register(backend_); !status.ok()) {
+    Unreserve(bytes);
+    return absl::Status(status.code(), absl::StrCat("region: ", status.message()));
+  }
   std::string handle = RandomId();
   MutexLock lock(&mutex_);
   entries_[handle] = {std::string(tenant), std::move(region), bytes};

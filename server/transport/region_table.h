@@ -28,10 +28,12 @@ struct RegionLimits {
   absl::Status Validate() const;
 };
 
-// A mapping of shared memory; unmapped when destroyed.
+// A mapping of shared memory, known to the backend; given up and unmapped when destroyed.
 class Region {
  public:
   Region(void* address, int64_t bytes) : address_(address), bytes_(bytes) {}
+  // Makes the backend reach the memory. Called once, before the region is shared.
+  absl::Status Register(Backend* backend);
   ~Region();
   Region(const Region&) = delete;
   Region& operator=(const Region&) = delete;
@@ -41,18 +43,20 @@ class Region {
  private:
   void* const address_;
   const int64_t bytes_;
+  Buffer registration_;
 };
 using RegionPtr = std::shared_ptr<const Region>;
 
 class RegionTable {
  public:
-  explicit RegionTable(const RegionLimits& limits) : limits_(limits) {}
+  // `backend` must outlive the table and every region.
+  RegionTable(const RegionLimits& limits, Backend* backend) : limits_(limits), backend_(backend) {}
 
   // Maps `bytes` bytes of the memfd `fd`, which stays the caller's, and returns a random handle of
   // 16 bytes. FAILED_PRECONDITION unless the file is a memfd sealed against shrinking, growing and
   // further seals, but not against writing, of exactly that size and with all of its pages
   // allocated: then no peer can make an access here fault, nor have its memory charged to us.
-  // RESOURCE_EXHAUSTED above the limits.
+  // RESOURCE_EXHAUSTED above the limits, or if the backend cannot reach that much.
   absl::StatusOr<std::string> Add(std::string_view tenant, int fd, int64_t bytes);
 
   // NOT_FOUND: never added, another tenant's, or removed.
@@ -76,6 +80,7 @@ class RegionTable {
   void Unreserve(int64_t bytes);
 
   const RegionLimits limits_;
+  Backend* const backend_;
 
   mutable Mutex mutex_;
   absl::flat_hash_map<std::string, Entry> entries_ ABSL_GUARDED_BY(mutex_);

@@ -22,7 +22,7 @@
 #include "kernels/angles.h"
 #include "kernels/backend.h"
 #include "kernels/base/status_macros.h"
-#include "kernels/cpu/float_convert.h"
+#include "kernels/float_convert.h"
 
 namespace semshare {
 namespace {

@@ -1,5 +1,7 @@
 // BackendTest: the fixture of the conformance suite. Every test of it runs over every backend: the
-// CPU with one thread and with two, and the late backend, whose device memory no test can touch.
+// CPU with one thread and with two, the late backend, whose device memory no test can touch, and
+// the CUDA backend. A backend that this machine or this build cannot make is skipped with its
+// reason; the number of tests so skipped is printed at the end.
 //
 // Not thread-safe.
 #ifndef SEMSHARE_TESTS_KERNELS_BACKEND_CASES_H_
@@ -18,7 +20,7 @@ namespace semshare {
 
 struct BackendCase {
   std::string name;
-  std::unique_ptr<Backend> (*make)();
+  absl::StatusOr<std::unique_ptr<Backend>> (*make)();
 };
 
 std::vector<BackendCase> AllBackends();
@@ -26,6 +28,8 @@ std::vector<BackendCase> AllBackends();
 class BackendTest : public testing::TestWithParam<BackendCase> {
  protected:
   BackendTest();
+  // Skips the test if its backend could not be made.
+  void SetUp() override;
 
   // Waits for everything on the lane; returns its first error.
   absl::Status Finish();
@@ -33,6 +37,8 @@ class BackendTest : public testing::TestWithParam<BackendCase> {
   void CopyIn(MemorySpan device, const void* from, int64_t bytes);
   void CopyOut(MemorySpan device, void* to, int64_t bytes);
 
+  // Host memory that a device reaches, with these bytes.
+  Buffer NewHostMemory(const void* from, int64_t bytes);
   // Device memory that holds the values; at least one byte, so that empty vectors have memory.
   template <typename T>
   Buffer Upload(const std::vector<T>& values) {
@@ -48,7 +54,8 @@ class BackendTest : public testing::TestWithParam<BackendCase> {
     return values;
   }
 
-  std::unique_ptr<Backend> backend_;
+  const absl::StatusOr<std::unique_ptr<Backend>> made_;
+  Backend* const backend_;  // null where the test is skipped
   Lane lane_;
 };
 

@@ -43,17 +43,19 @@ class BackendRealignTest : public BackendTest {
                                   const std::vector<float>& angles) {
     std::vector<std::byte> result(rows.size() * static_cast<size_t>(args.width) *
                                   static_cast<size_t>(DtypeBytes(args.dtype)));
+    const Buffer from = NewHostMemory(source.data(), static_cast<int64_t>(source.size()));
+    const Buffer to = NewHostMemory(result.data(), static_cast<int64_t>(result.size()));
     args.heads = 1;
     args.rotary_width = args.width;
-    args.source = HostSpan(source.data(), static_cast<int64_t>(source.size()));
+    args.source = from.span();
     args.rows = HostSpan(rows.data(), static_cast<int64_t>(rows.size()));
     args.row_count = static_cast<int64_t>(rows.size());
     args.angles = HostSpan(angles.data(), static_cast<int64_t>(angles.size()));
     args.angle_rows = static_cast<int64_t>(angles.size()) / args.width;
-    const MemorySpan out = HostSpan(result.data(), static_cast<int64_t>(result.size()));
-    args.destination = ContiguousView(out, 1, args.width, args.dtype);
+    args.destination = ContiguousView(to.span(), 1, args.width, args.dtype);
     EXPECT_EQ(backend_->EnqueueRealign(lane_, args), absl::OkStatus());
     EXPECT_EQ(Finish(), absl::OkStatus());
+    std::memcpy(result.data(), to.span().host(), result.size());
     return result;
   }
 };
@@ -85,8 +87,15 @@ TEST_P(BackendRealignTest, RoundsToNearestEven) {
   for (const Dtype dtype : {Dtype::kFloat16, Dtype::kBfloat16}) {
     for (const RotaryPairing pairing : {RotaryPairing::kHalfSplit, RotaryPairing::kInterleaved}) {
       RoundingProblem problem(dtype, pairing);
-      ASSERT_EQ(backend_->EnqueueRealign(lane_, problem.Args()), absl::OkStatus());
+      RealignArgs args = problem.Args();
+      const MemorySpan result = args.destination.memory;
+      const Buffer source = NewHostMemory(args.source.host(), args.source.bytes);
+      const Buffer destination = NewHostMemory(result.host(), result.bytes);
+      args.source = source.span();
+      args.destination.memory = destination.span();
+      ASSERT_EQ(backend_->EnqueueRealign(lane_, args), absl::OkStatus());
       ASSERT_EQ(Finish(), absl::OkStatus());
+      std::memcpy(result.host(), destination.span().host(), static_cast<size_t>(result.bytes));
       ASSERT_NO_FATAL_FAILURE(problem.Verify());
     }
   }
@@ -122,6 +131,61 @@ TEST_P(BackendRealignTest, ReadsEveryFloat16) {
   }
 }
 
+// Planes of one match, K turned and V copied, and a plane of another shape between them: in one
+// call as one by one.
+TEST_P(BackendRealignTest, ABatchIsItsItemsInOrder) {
+  RealignShape turned;
+  turned.dtype = Dtype::kBfloat16;
+  turned.tokens = 100;
+  RealignShape copied = turned;
+  copied.rotary_width = 0;
+  RealignShape other = turned;
+  other.width = 24;
+  other.rotary_width = 10;
+  std::vector<RealignProblem> problems;
+  for (int i = 0; i < 70; ++i) problems.emplace_back(i == 40 ? other : i % 2 ? copied : turned);
+  std::vector<Buffer> sources, destinations;
+  std::vector<RealignArgs> batch;
+  for (const RealignProblem& problem : problems) {
+    sources.push_back(Upload(problem.source()));
+    destinations.push_back(Upload(problem.blank()));
+    // The tables of the first plane serve all: rows and angles do not depend on the shape.
+    const std::vector<RealignRow>& rows = problems[0].rows();
+    const std::vector<float>& angles =
+        &problem == &problems[40] ? problem.angles() : problems[0].angles();
+    const bool own_rows = &problem == &problems[40];
+    batch.push_back(problem.Args(
+        sources.back().span(), HostSpan((own_rows ? problem.rows() : rows).data(), 100),
+        HostSpan(angles.data(), static_cast<int64_t>(angles.size())), destinations.back().span()));
+  }
+  ASSERT_EQ(backend_->EnqueueRealign(lane_, batch), absl::OkStatus());
+  ASSERT_EQ(Finish(), absl::OkStatus());
+  for (size_t i = 0; i < problems.size(); ++i) {
+    SCOPED_TRACE(i);
+    const int64_t bytes = static_cast<int64_t>(problems[i].blank().size());
+    ASSERT_NO_FATAL_FAILURE(problems[i].Verify(Download<std::byte>(destinations[i], bytes)));
+  }
+}
+
+TEST_P(BackendRealignTest, ABadItemRefusesTheBatch) {
+  RealignShape shape;
+  const RealignProblem problem(shape);
+  const Buffer source = Upload(problem.source());
+  const Buffer destination = Upload(problem.blank());
+  const Buffer rows = Upload(problem.rows());
+  const Buffer angles = Upload(problem.angles());
+  std::vector<RealignArgs> batch(
+      3, problem.Args(source.span(), rows.span(), angles.span(), destination.span()));
+  batch[2].heads = 0;
+  const absl::Status status = backend_->EnqueueRealign(lane_, batch);
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_NE(status.message().find("realign[2]: heads"), absl::string_view::npos) << status;
+  EXPECT_EQ(Finish(), absl::OkStatus());
+  // Nothing was queued.
+  EXPECT_EQ(Download<std::byte>(destination, destination.span().bytes), problem.blank());
+  EXPECT_EQ(backend_->EnqueueRealign(lane_, absl::Span<const RealignArgs>()), absl::OkStatus());
+}
+
 // Destination addresses beyond 2^31, by a stride over memory of which only two pages are touched.
 TEST_P(BackendRealignTest, OffsetsAboveTwoGiB) {
   constexpr int64_t kStride = (int64_t{1} << 32) + 4096;
@@ -129,18 +193,25 @@ TEST_P(BackendRealignTest, OffsetsAboveTwoGiB) {
   void* memory = mmap(nullptr, kBytes, PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) GTEST_SKIP() << "no address space for a sparse mapping";
-  const std::vector<float> source = {1, 2, 3, 4, 5, 6, 7, 8};
+  const MemorySpan sparse = HostSpan(static_cast<char*>(memory), kBytes);
+  absl::StatusOr<Buffer> registered = backend_->RegisterHost(sparse);
+  if (!registered.ok()) {
+    munmap(memory, kBytes);
+    GTEST_SKIP() << "this machine does not lock 4 GiB: " << registered.status();
+  }
+  const std::vector<float> values = {1, 2, 3, 4, 5, 6, 7, 8};
+  const Buffer source = NewHostMemory(values.data(), 32);
   const std::vector<float> angles = {0, 0, 1, 1};  // a quarter turn
   const std::vector<RealignRow> rows = {{0, 0, -1, 0}, {0, 1, 0, 1}};
   RealignArgs args;
   args.heads = 1;
   args.width = args.rotary_width = 4;
-  args.source = HostSpan(source.data(), 8);
+  args.source = source.span();
   args.rows = HostSpan(rows.data(), 2);
   args.row_count = 2;
   args.angles = HostSpan(angles.data(), 4);
   args.angle_rows = 1;
-  args.destination = ContiguousView(HostSpan(static_cast<char*>(memory), kBytes), 1, 4, args.dtype);
+  args.destination = ContiguousView(sparse, 1, 4, args.dtype);
   args.destination.block_stride = kStride;
   ASSERT_EQ(backend_->EnqueueRealign(lane_, args), absl::OkStatus());
   ASSERT_EQ(Finish(), absl::OkStatus());
@@ -153,6 +224,7 @@ TEST_P(BackendRealignTest, OffsetsAboveTwoGiB) {
   EXPECT_EQ(row[1], -8);
   EXPECT_EQ(row[2], 5);
   EXPECT_EQ(row[3], 6);
+  *registered = Buffer();
   munmap(memory, kBytes);
 }
 
@@ -160,13 +232,16 @@ TEST_P(BackendRealignTest, UnsupportedIsNotFailed) {
   RealignArgs args;
   args.heads = 1;
   args.width = 4;
-  for (const Codec codec : {Codec::kFp8E4m3, Codec::kInt8}) {
+  for (const Codec codec : {Codec::kRaw, Codec::kFp8E4m3, Codec::kInt8}) {
     args.codec = codec;
-    const absl::Status status = backend_->SupportsRealign(args);
-    EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
-    EXPECT_NE(status.message().find("supported: raw"), absl::string_view::npos) << status;
-    EXPECT_EQ(backend_->EnqueueRealign(lane_, args).code(), absl::StatusCode::kUnimplemented);
+    EXPECT_EQ(backend_->SupportsRealign(args), absl::OkStatus());
   }
+  args.codec = static_cast<Codec>(7);
+  const absl::Status unknown = backend_->SupportsRealign(args);
+  EXPECT_EQ(unknown.code(), absl::StatusCode::kUnimplemented);
+  EXPECT_NE(unknown.message().find("codec 7"), absl::string_view::npos) << unknown;
+  EXPECT_NE(unknown.message().find("raw, fp8_e4m3, int8"), absl::string_view::npos) << unknown;
+  EXPECT_EQ(backend_->EnqueueRealign(lane_, args).code(), absl::StatusCode::kUnimplemented);
   args.codec = Codec::kRaw;
   args.dtype = static_cast<Dtype>(9);
   const absl::Status status = backend_->EnqueueRealign(lane_, args);

@@ -2,7 +2,9 @@
 #include "kernels/backend.h"
 
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 
+#include <cstring>
 #include <numeric>
 #include <thread>
 
@@ -28,6 +30,30 @@ TEST_P(BackendConformanceTest, AllocatesAlignedMemoryAndRefusesNonsense) {
   }
   EXPECT_EQ(backend_->Allocate(MemoryKind::kHost, int64_t{1} << 50).status().code(),
             absl::StatusCode::kResourceExhausted);
+}
+
+TEST_P(BackendConformanceTest, RegistersHostMemory) {
+  const int64_t bytes = 3 * 4096;
+  void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  ASSERT_NE(memory, MAP_FAILED);
+  const MemorySpan span = HostSpan(static_cast<char*>(memory), bytes);
+  {
+    const absl::StatusOr<Buffer> registered = backend_->RegisterHost(span);
+    ASSERT_TRUE(registered.ok()) << registered.status();
+    EXPECT_EQ(registered->span().address, span.address);
+    EXPECT_EQ(registered->span().bytes, bytes);
+    std::memset(memory, 7, bytes);
+    const Buffer device = NewDeviceMemory(bytes);
+    ASSERT_EQ(backend_->EnqueueCopy(lane_, device.span(), span), absl::OkStatus());
+    ASSERT_EQ(Finish(), absl::OkStatus());
+    EXPECT_EQ(Download<uint8_t>(device, bytes), std::vector<uint8_t>(bytes, 7));
+  }
+  EXPECT_TRUE(backend_->RegisterHost(span).ok());  // given back, it can be registered again
+  EXPECT_EQ(backend_->RegisterHost({}).status().code(), absl::StatusCode::kInvalidArgument);
+  const Buffer device = NewDeviceMemory(64);
+  EXPECT_EQ(backend_->RegisterHost(device.span()).status().code(),
+            absl::StatusCode::kInvalidArgument);
+  munmap(memory, bytes);
 }
 
 TEST_P(BackendConformanceTest, LanesAreBounded) {

@@ -100,7 +100,7 @@ TEST_F(CheckRealignTest, LimitsThemselvesAreAllowed) {
   args_.heads = kMaxHeads;
   args_.width = kMaxWidth;
   EXPECT_TRUE(Check().ok());
-  EXPECT_TRUE(SupportsRawRealign(args_).ok());
+  EXPECT_TRUE(KernelsSupportRealign(args_).ok());
 }
 
 TEST_F(CheckRealignTest, SourceBounds) {
@@ -356,6 +356,46 @@ TEST(ChecksTest, CopyAndChecksum) {
   EXPECT_TRUE(Names(CheckChecksum({span, span}, HostSpan(&digest, 1)), "digests"));
   EXPECT_TRUE(Names(CheckChecksum({MemorySpan{0, 1}}, HostSpan(&digest, 1)), "spans[0]"));
   EXPECT_TRUE(Names(CheckChecksum({span}, MemorySpan{64, 8, MemoryKind::kDevice}), "digests"));
+}
+
+TEST(ChecksTest, RealignBatchLimit) {
+  RealignArgs args;  // no rows
+  args.heads = args.width = 1;
+  args.destination = ContiguousView({}, 1, 1, args.dtype);
+  std::vector<RealignArgs> batch(static_cast<size_t>(kMaxRealignBatch), args);
+  EXPECT_EQ(CheckRealignBatch(batch), absl::OkStatus());
+  batch.push_back(args);
+  EXPECT_EQ(CheckRealignBatch(batch).code(), absl::StatusCode::kInvalidArgument);
+}
+
+// One token of two heads of four bytes, and their scales, at the very end of the source.
+TEST(ChecksTest, ScalesOfCodecsAreBounded) {
+  alignas(16) std::byte source[64] = {};
+  alignas(16) std::byte destination[64] = {};
+  RealignRow row{16, 1, -1, 0};
+  RealignArgs args;
+  args.codec = Codec::kInt8;
+  args.heads = 2;
+  args.width = 4;
+  args.source = HostSpan(source, 64);
+  args.slab_offset = 8;    // payload: 16 + 8 + 1 * 8 .. 40
+  args.scale_offset = 32;  // scales: 16 + 32 + 1 * 8 .. 64
+  args.rows = HostSpan(&row, 1);
+  args.row_count = 1;
+  args.destination = ContiguousView(HostSpan(destination, 64), 2, 4, args.dtype);
+  EXPECT_EQ(CheckRealign(args), absl::OkStatus());
+  args.scale_offset = 36;
+  EXPECT_EQ(CheckRealign(args).code(), absl::StatusCode::kInvalidArgument);
+  args.scale_offset = 30;
+  EXPECT_EQ(CheckRealign(args).code(), absl::StatusCode::kInvalidArgument);
+  args.scale_offset = -4;
+  EXPECT_EQ(CheckRealign(args).code(), absl::StatusCode::kInvalidArgument);
+  args.scale_offset = 32;
+  row.chunk_offset = 14;  // payload bytes need no alignment, the scales of the chunk do
+  EXPECT_EQ(CheckRealign(args).code(), absl::StatusCode::kInvalidArgument);
+  row.chunk_offset = 16;
+  args.slab_offset = 33;  // payload up to 65
+  EXPECT_EQ(CheckRealign(args).code(), absl::StatusCode::kInvalidArgument);
 }
 
 }  // namespace

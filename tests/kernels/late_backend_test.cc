@@ -77,6 +77,26 @@ TEST_F(LateBackendTest, MemoryOfNobodyIsRefused) {
   EXPECT_EQ(CopyFromDevice(outside, result).code(), absl::StatusCode::kInvalidArgument);
 }
 
+// A device does not reach memory of the heap: the late backend must not do better.
+TEST_F(LateBackendTest, OperandsInUnknownHostMemoryAreRefused) {
+  std::vector<float> values(4);
+  const RealignRow row{0, 0, -1, 0};
+  RealignArgs args;
+  args.heads = 1;
+  args.width = 4;
+  args.rows = HostSpan(&row, 1);
+  args.row_count = 1;
+  args.source = HostSpan(values.data(), 4);
+  args.destination = ContiguousView(device_.span(), 1, 4, args.dtype);
+  const absl::Status status = backend_->EnqueueRealign(lane_, args);
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_NE(status.message().find("source is host memory"), absl::string_view::npos) << status;
+  const absl::StatusOr<Buffer> registered = backend_->RegisterHost(args.source);
+  ASSERT_TRUE(registered.ok());
+  EXPECT_EQ(backend_->EnqueueRealign(lane_, args), absl::OkStatus());
+  EXPECT_TRUE(backend_->Record(lane_)->Wait().ok());
+}
+
 TEST_F(LateBackendTest, HeldWorkWaitsForItsRelease) {
   std::vector<int32_t> result(100, 1);
   backend_->HoldWork();

@@ -8,6 +8,8 @@
 #include <limits>
 #include <random>
 
+#include "kernels/codec.h"
+
 namespace semshare {
 namespace {
 
@@ -38,6 +40,16 @@ double Decode(const std::byte* at, Dtype dtype) {
   }
   if (exponent == 0) return sign * std::ldexp(mantissa, 1 - bias - mantissa_bits);
   return sign * std::ldexp((1 << mantissa_bits) + mantissa, exponent - bias - mantissa_bits);
+}
+
+// The value of a byte under a codec, by the definition of its format.
+double DecodeByte(uint8_t byte, Codec codec) {
+  if (codec == Codec::kInt8) return static_cast<int8_t>(byte);
+  const int exponent = (byte >> 3) & 15;
+  const int mantissa = byte & 7;
+  const double magnitude =
+      exponent == 0 ? std::ldexp(mantissa, -9) : std::ldexp(8 + mantissa, exponent - 10);
+  return (byte & 0x80) != 0 ? -magnitude : magnitude;
 }
 
 // Half a unit in the last place, relative.
@@ -71,7 +83,8 @@ double RoundToDtype(double value, Dtype dtype) {
 std::string RealignShape::Name() const {
   const char* const layouts[] = {"Contiguous",    "HeadMajor",      "PagedNhd", "PagedHnd",
                                  "PagedCombined", "ElementStrided", "Reversed"};
-  return std::string(DtypeName(dtype)) +
+  const char* const codecs[] = {"", "", "Fp8", "Int8"};
+  return std::string(DtypeName(dtype)) + codecs[static_cast<int>(codec)] +
          (pairing == RotaryPairing::kHalfSplit ? "HalfSplit" : "Interleaved") +
          std::to_string(heads) + "x" + std::to_string(width) + "Rotary" +
          std::to_string(rotary_begin) + "to" + std::to_string(rotary_begin + rotary_width) +
@@ -93,6 +106,13 @@ std::vector<RealignShape> AllRealignShapes() {
           shapes.push_back({dtype, pairing, range.width == 24 ? 1 : 2, range.width, range.begin,
                             range.rotary, static_cast<TestLayout>(layout), 40});
         }
+        for (const Codec codec : {Codec::kFp8E4m3, Codec::kInt8}) {
+          for (const TestLayout layout :
+               {TestLayout::kContiguous, TestLayout::kPagedHnd, TestLayout::kElementStrided}) {
+            shapes.push_back(
+                {dtype, pairing, 2, range.width, range.begin, range.rotary, layout, 40, codec});
+          }
+        }
       }
     }
   }
@@ -102,31 +122,52 @@ std::vector<RealignShape> AllRealignShapes() {
 RealignProblem::RealignProblem(const RealignShape& shape)
     : shape_(shape),
       element_bytes_(DtypeBytes(shape.dtype)),
+      stored_bytes_(StoredBytes(shape.codec, shape.dtype)),
       slab_offset_(256),
-      chunk_bytes_(
-          RoundUp(slab_offset_ + kChunkTokens * shape.heads * shape.width * element_bytes_, 256)) {
-  const int64_t chunks = (shape.tokens + kChunkTokens - 1) / kChunkTokens;
-  source_.resize(static_cast<size_t>(chunks * chunk_bytes_));
-  std::mt19937 random(20240607);
-  std::normal_distribution<float> normal(0, 2);
-  // Any pattern of bits with a moderate exponent will do: the value is decoded, not assumed.
-  for (int64_t at = 0; at < chunks * chunk_bytes_; at += element_bytes_) {
-    const float value = normal(random);
-    uint32_t bits;
-    std::memcpy(&bits, &value, sizeof(bits));
-    if (shape.dtype == Dtype::kBfloat16) bits >>= 16;
-    if (shape.dtype == Dtype::kFloat16) bits = 0x2C00 + (bits & 0x9FFF);  // 2^-4 to 2^4
-    std::memcpy(&source_[static_cast<size_t>(at)], &bits, static_cast<size_t>(element_bytes_));
-  }
+      // Right behind the payload, aligned to no more than it must be.
+      scale_offset_(
+          RoundUp(slab_offset_ + kChunkTokens * shape.heads * shape.width * stored_bytes_, 4)),
+      chunk_bytes_(RoundUp(scale_offset_ + kChunkTokens * shape.heads * 4, 256)) {
+  MakeSource();
   MakeView();
   MakeRows();
   const int64_t half = shape.rotary_width / 2;
+  std::mt19937 random(7);
   std::uniform_real_distribution<double> turn(-3.2, 3.2);
   for (int64_t row = 0; row < shape.tokens && half > 0; ++row) {
     std::vector<double> phi;
     for (int64_t j = 0; j < half; ++j) phi.push_back(turn(random));
     for (const double angle : phi) angles_.push_back(static_cast<float>(std::cos(angle)));
     for (const double angle : phi) angles_.push_back(static_cast<float>(std::sin(angle)));
+  }
+}
+
+void RealignProblem::MakeSource() {
+  const int64_t chunks = (shape_.tokens + kChunkTokens - 1) / kChunkTokens;
+  source_.resize(static_cast<size_t>(chunks * chunk_bytes_));
+  std::mt19937 random(20240607);
+  std::normal_distribution<float> normal(0, 2);
+  if (shape_.codec != Codec::kRaw) {
+    std::vector<float> head(static_cast<size_t>(shape_.width));
+    for (int64_t i = 0; i < chunks * kChunkTokens * shape_.heads; ++i) {
+      for (float& value : head) value = normal(random);
+      const int64_t chunk = i / (kChunkTokens * shape_.heads) * chunk_bytes_;
+      const int64_t within = i % (kChunkTokens * shape_.heads);
+      std::byte* payload =
+          &source_[static_cast<size_t>(chunk + slab_offset_ + within * shape_.width)];
+      const float scale = EncodeHead(shape_.codec, head, reinterpret_cast<uint8_t*>(payload));
+      std::memcpy(&source_[static_cast<size_t>(chunk + scale_offset_ + within * 4)], &scale, 4);
+    }
+    return;
+  }
+  // Any pattern of bits with a moderate exponent will do: the value is decoded, not assumed.
+  for (int64_t at = 0; at < chunks * chunk_bytes_; at += element_bytes_) {
+    const float value = normal(random);
+    uint32_t bits;
+    std::memcpy(&bits, &value, sizeof(bits));
+    if (shape_.dtype == Dtype::kBfloat16) bits >>= 16;
+    if (shape_.dtype == Dtype::kFloat16) bits = 0x2C00 + (bits & 0x9FFF);  // 2^-4 to 2^4
+    std::memcpy(&source_[static_cast<size_t>(at)], &bits, static_cast<size_t>(element_bytes_));
   }
 }
 
@@ -202,6 +243,7 @@ RealignArgs RealignProblem::Args(MemorySpan source, MemorySpan rows, MemorySpan 
                                  MemorySpan destination) const {
   RealignArgs args;
   args.dtype = shape_.dtype;
+  args.codec = shape_.codec;
   args.heads = shape_.heads;
   args.width = shape_.width;
   args.rotary_begin = shape_.rotary_begin;
@@ -209,6 +251,7 @@ RealignArgs RealignProblem::Args(MemorySpan source, MemorySpan rows, MemorySpan 
   args.pairing = shape_.pairing;
   args.source = source;
   args.slab_offset = slab_offset_;
+  args.scale_offset = shape_.codec == Codec::kRaw ? 0 : scale_offset_;
   args.rows = rows;
   args.row_count = static_cast<int64_t>(rows_.size());
   args.angles = angles;
@@ -219,9 +262,13 @@ RealignArgs RealignProblem::Args(MemorySpan source, MemorySpan rows, MemorySpan 
 }
 
 double RealignProblem::SourceValue(const RealignRow& row, int32_t head, int32_t element) const {
-  const int64_t index = (int64_t{row.chunk_token} * shape_.heads + head) * shape_.width + element;
-  const int64_t at = row.chunk_offset + slab_offset_ + index * element_bytes_;
-  return Decode(&source_[static_cast<size_t>(at)], shape_.dtype);
+  const int64_t first = int64_t{row.chunk_token} * shape_.heads + head;
+  const std::byte* chunk = &source_[static_cast<size_t>(row.chunk_offset)];
+  const std::byte* at = chunk + slab_offset_ + (first * shape_.width + element) * stored_bytes_;
+  if (shape_.codec == Codec::kRaw) return Decode(at, shape_.dtype);
+  float scale;
+  std::memcpy(&scale, chunk + scale_offset_ + first * 4, sizeof(scale));
+  return DecodeByte(std::to_integer<uint8_t>(*at), shape_.codec) * scale;
 }
 
 bool RealignProblem::IsRight(const std::vector<std::byte>& result, const RealignRow& row,
@@ -231,7 +278,10 @@ bool RealignProblem::IsRight(const std::vector<std::byte>& result, const Realign
   if (std::isnan(actual)) return false;
   const double own = SourceValue(row, head, element);
   const int32_t e = element - shape_.rotary_begin;
-  if (row.angle_row < 0 || e < 0 || e >= shape_.rotary_width) return actual == own;
+  if (row.angle_row < 0 || e < 0 || e >= shape_.rotary_width) {
+    if (shape_.codec == Codec::kRaw) return actual == own;
+    return std::abs(actual - own) <= Epsilon(shape_.dtype) * std::abs(own) * 1.01 + 0x1p-22;
+  }
   const int32_t half = shape_.rotary_width / 2;
   const bool split = shape_.pairing == RotaryPairing::kHalfSplit;
   const int32_t j = split ? e % half : e / 2;

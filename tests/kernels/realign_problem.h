@@ -33,11 +33,13 @@ struct RealignShape {
   int32_t rotary_width = 64;
   TestLayout layout = TestLayout::kContiguous;
   int64_t tokens = 40;
+  Codec codec = Codec::kRaw;
 
   std::string Name() const;
 };
 
-// Shapes that cover every path: full, partial, tiny and odd-sized rotary ranges, all layouts.
+// Shapes that cover every path: full, partial, tiny and odd-sized rotary ranges, all layouts, all
+// codecs.
 std::vector<RealignShape> AllRealignShapes();
 
 // The nearest value of a format with `mantissa_bits` stored bits and smallest normal exponent
@@ -64,6 +66,7 @@ class RealignProblem {
   void Verify(const std::vector<std::byte>& result) const;
 
  private:
+  void MakeSource();
   void MakeView();
   void MakeRows();
   double SourceValue(const RealignRow& row, int32_t head, int32_t element) const;
@@ -72,8 +75,10 @@ class RealignProblem {
                int32_t element) const;
 
   const RealignShape shape_;
-  const int64_t element_bytes_;
+  const int64_t element_bytes_;  // at the destination
+  const int64_t stored_bytes_;   // in the source
   const int64_t slab_offset_;
+  const int64_t scale_offset_;
   const int64_t chunk_bytes_;
   PlaneView view_;
   int64_t slots_ = 0;

@@ -78,8 +78,11 @@ std::vector<EngineLayout> AllLayouts() {
 
 class Memory {
  public:
-  explicit Memory(const EngineLayout& layout)
-      : layout_(layout), values_(static_cast<size_t>(layout.Extent()), kUntouched) {}
+  Memory(const EngineLayout& layout, Backend* backend)
+      : layout_(layout),
+        values_(static_cast<size_t>(layout.Extent()), kUntouched),
+        registration_(*backend->RegisterHost(
+            HostSpan(values_.data(), static_cast<int64_t>(values_.size())))) {}
 
   KvView View(std::vector<int64_t> slots) {
     KvView view;
@@ -122,6 +125,7 @@ class Memory {
   static constexpr int64_t kFloat = sizeof(float);
   const EngineLayout layout_;
   std::vector<float> values_;
+  const Buffer registration_;
 };
 
 class RegionReaderTest : public ::testing::TestWithParam<BackendCase> {
@@ -195,7 +199,7 @@ TEST_P(RegionReaderTest, EveryEngineLayout) {
     SCOPED_TRACE(layout.name);
     const bool paged = layout.Size('S') > 1;
     const std::vector<int64_t> slots = paged ? ScatteredSlots() : std::vector<int64_t>{};
-    Memory memory(layout);
+    Memory memory(layout, harness_.backend.get());
     ASSERT_EQ(Run(memory.View(slots)), absl::OkStatus());
     ASSERT_NO_FATAL_FAILURE(Verify(&memory, slots));
   }
@@ -205,14 +209,14 @@ TEST_P(RegionReaderTest, NegativeSlotsAreLeftOut) {
   const EngineLayout layout = AllLayouts()[0];
   std::vector<int64_t> slots = ScatteredSlots();
   for (size_t t = 100; t < 300; ++t) slots[t] = -1;
-  Memory memory(layout);
+  Memory memory(layout, harness_.backend.get());
   ASSERT_EQ(Run(memory.View(slots)), absl::OkStatus());
   ASSERT_NO_FATAL_FAILURE(Verify(&memory, slots));
 }
 
 TEST_P(RegionReaderTest, LayersOfTheCallAlone) {
   const EngineLayout layout = AllLayouts().front();
-  Memory memory(layout);
+  Memory memory(layout, harness_.backend.get());
   KvView view = memory.View(ScatteredSlots());
   view.planes.erase(view.planes.begin(), view.planes.begin() + 2);
   view.planes.resize(2);
@@ -241,7 +245,7 @@ TEST_P(RegionReaderTest, BadViewsAreRefusedBeforeAnythingIsWritten) {
       {"a row of block", [](KvView* view) { view->slots[kLastMatched] = INT64_MAX; }},
   };
   for (const auto& [message, spoil] : cases) {
-    Memory memory(AllLayouts().front());
+    Memory memory(AllLayouts().front(), harness_.backend.get());
     KvView view = memory.View(ScatteredSlots());
     spoil(&view);
     const absl::Status status = Run(std::move(view));
@@ -255,7 +259,7 @@ TEST_P(RegionReaderTest, BadViewsAreRefusedBeforeAnythingIsWritten) {
 TEST_P(RegionReaderTest, BoundsAreExact) {
   EngineLayout layout{"exact",
                       {{'L', kLayers}, {'K', 2}, {'B', 570}, {'H', kHeads}, {'E', kWidth}}};
-  Memory memory(layout);
+  Memory memory(layout, harness_.backend.get());
   KvView view = memory.View({});
   for (PlaneView& plane : view.planes)
     plane.memory.bytes = (kLastMatched + 1) * kHeads * kWidth * 4;
@@ -265,7 +269,7 @@ TEST_P(RegionReaderTest, BoundsAreExact) {
 }
 
 TEST_P(RegionReaderTest, BadLayersAreRefused) {
-  Memory memory(AllLayouts().front());
+  Memory memory(AllLayouts().front(), harness_.backend.get());
   for (const auto& [begin, end] : std::vector<std::pair<int64_t, int64_t>>{
            {-1, 2}, {2, 2}, {2, 1}, {0, kLayers + 1}, {kLayers, 0}}) {
     EXPECT_EQ(Run(memory.View({}), begin, end).code(), absl::StatusCode::kInvalidArgument);

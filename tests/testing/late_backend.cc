@@ -25,6 +25,8 @@
 #include "kernels/cpu/token_codes.h"
 #include "kernels/cpu/worker_pool.h"
 #include "kernels/lane_pool.h"
+#include "kernels/operands.h"
+#include "kernels/span_registry.h"
 #include "tests/testing/late_lane.h"
 
 namespace semshare {
@@ -177,12 +179,22 @@ class LateBackendImpl final : public LateBackend {
     allocations_->fetch_add(1);
     allocated_bytes_->fetch_add(bytes);
     const MemorySpan span = buffer.span();
+    if (kind == MemoryKind::kHost) SEMSHARE_RETURN_IF_ERROR(reachable_->Add(span));
     // Wrapped once more, so that freeing is counted.
     auto owned = std::make_shared<Buffer>(std::move(buffer));
-    return Buffer(span, [owned = std::move(owned), count = allocated_bytes_](MemorySpan freed) {
+    return Buffer(span, [owned = std::move(owned), count = allocated_bytes_,
+                         reachable = reachable_](MemorySpan freed) {
+      if (freed.kind == MemoryKind::kHost) reachable->Remove(freed);
       *owned = Buffer();
       count->fetch_sub(freed.bytes);
     });
+  }
+
+  absl::StatusOr<Buffer> RegisterHost(MemorySpan memory) override {
+    SEMSHARE_RETURN_IF_ERROR(TakeAny(LateOp::kRegisterHost));
+    SEMSHARE_RETURN_IF_ERROR(CheckRegisterHost(memory));
+    SEMSHARE_RETURN_IF_ERROR(reachable_->Add(memory));
+    return Buffer(memory, [reachable = reachable_](MemorySpan span) { reachable->Remove(span); });
   }
 
   absl::StatusOr<Lane> AcquireLane(absl::Duration timeout) override {
@@ -193,7 +205,7 @@ class LateBackendImpl final : public LateBackend {
   }
 
   absl::Status SupportsRealign(const RealignArgs& args) const override {
-    return SupportsRawRealign(args);
+    return KernelsSupportRealign(args);
   }
 
   absl::Status EnqueueCopy(Lane& lane, MemorySpan destination, MemorySpan source) override {
@@ -207,9 +219,19 @@ class LateBackendImpl final : public LateBackend {
     return absl::OkStatus();
   }
 
-  absl::Status EnqueueRealign(Lane& lane, const RealignArgs& args) override {
-    SEMSHARE_RETURN_IF_ERROR(SupportsRealign(args));
-    return EnqueueChecked(lane, LateOp::kRealign, args, &CheckRealign, &Realign);
+  using Backend::EnqueueRealign;
+  absl::Status EnqueueRealign(Lane& lane, absl::Span<const RealignArgs> batch) override {
+    SEMSHARE_RETURN_IF_ERROR(refusals_.Take(LateOp::kRealign));
+    SEMSHARE_RETURN_IF_ERROR(CheckRealignBatch(batch));
+    for (const RealignArgs& args : batch) SEMSHARE_RETURN_IF_ERROR(CheckMemory(args));
+    std::vector<RealignArgs> list(batch.begin(), batch.end());
+    Enqueue(lane, LateOp::kRealign, [this, list = std::move(list)]() mutable {
+      for (RealignArgs& args : list) args = ResolveAll(args);
+      SEMSHARE_RETURN_IF_ERROR(CheckRealignBatch(list));
+      for (const RealignArgs& args : list) Realign(args, pool_);
+      return absl::OkStatus();
+    });
+    return absl::OkStatus();
   }
   absl::Status EnqueueProject(Lane& lane, const ProjectArgs& args) override {
     return EnqueueChecked(lane, LateOp::kProject, args, &CheckProject, &Project);
@@ -265,6 +287,28 @@ class LateBackendImpl final : public LateBackend {
     return absl::OkStatus();
   }
 
+  // Device spans are memory of this backend, and operands are memory that a device would reach.
+  template <typename Args>
+  absl::Status CheckMemory(const Args& args) const {
+    bool allocated = true;
+    Resolve(args, [this, &allocated](const MemorySpan& span) {
+      allocated = allocated && memory_->Contains(span);
+      return span;
+    });
+    if (!allocated) return CheckAllocated({MemorySpan{0, -1, MemoryKind::kDevice}});
+    for (const NamedSpan& operand : OperandsOf(args)) {
+      if (operand.span.kind == MemoryKind::kDevice || reachable_->Contains(operand.span)) continue;
+      return absl::InvalidArgumentError(absl::StrCat(
+          operand.name, " is host memory that was neither allocated nor registered here"));
+    }
+    return absl::OkStatus();
+  }
+
+  template <typename Args>
+  Args ResolveAll(const Args& args) const {
+    return Resolve(args, [this](const MemorySpan& span) { return memory_->Resolve(span); });
+  }
+
   // Queues `work`, or the failure that was ordered for it.
   void Enqueue(Lane& lane, LateOp op, LateLaneCore::Work work) {
     absl::Status failure = failures_.Take(op);
@@ -280,15 +324,9 @@ class LateBackendImpl final : public LateBackend {
                               void (*run)(const Args&, WorkerPool&)) {
     SEMSHARE_RETURN_IF_ERROR(refusals_.Take(op));
     SEMSHARE_RETURN_IF_ERROR(check(args));
-    bool allocated = true;
-    Resolve(args, [this, &allocated](const MemorySpan& span) {
-      allocated = allocated && memory_->Contains(span);
-      return span;
-    });
-    if (!allocated) return CheckAllocated({MemorySpan{0, -1, MemoryKind::kDevice}});
+    SEMSHARE_RETURN_IF_ERROR(CheckMemory(args));
     Enqueue(lane, op, [this, args, check, run] {
-      const Args resolved =
-          Resolve(args, [this](const MemorySpan& span) { return memory_->Resolve(span); });
+      const Args resolved = ResolveAll(args);
       SEMSHARE_RETURN_IF_ERROR(check(resolved));
       run(resolved, pool_);
       return absl::OkStatus();
@@ -300,6 +338,7 @@ class LateBackendImpl final : public LateBackend {
   // All below provide their own synchronization.
   const std::shared_ptr<LateMemory> memory_ = std::make_shared<LateMemory>();
   // Shared with the buffers.
+  const std::shared_ptr<SpanRegistry> reachable_ = std::make_shared<SpanRegistry>();
   const std::shared_ptr<std::atomic<int64_t>> allocations_ =
       std::make_shared<std::atomic<int64_t>>(0);
   const std::shared_ptr<std::atomic<int64_t>> allocated_bytes_ =

@@ -7,6 +7,8 @@
 //  - "Device" memory cannot be touched by the host: its addresses are a PROT_NONE mapping, and the
 //    operations work on a second mapping of the same pages. A host that dereferences them crashes.
 //    Freeing device memory while work on it is pending stops the process when that work runs.
+//  - Operands in host memory that was neither allocated nor registered here are refused: a device
+//    would not reach them.
 //  - Faults can be injected, and allocations are counted.
 //
 // The operations themselves are the CPU's. The destructor first runs all pending work, held or not.
@@ -26,6 +28,7 @@ namespace semshare {
 
 enum class LateOp {
   kAllocate,
+  kRegisterHost,
   kAcquireLane,
   kRecord,
   kCopy,
@@ -48,7 +51,8 @@ class LateBackend : public Backend {
  public:
   // The next operation of this kind fails when its turn comes: its outputs stay untouched, later
   // work of its lane is skipped until the lane is acquired again, and events after it return
-  // `status`. kAllocate, kAcquireLane and kRecord have no later: they return it at once. Several
+  // `status`. A batch of realigns is one operation. kAllocate, kRegisterHost, kAcquireLane and
+  // kRecord have no later: they return it at once. Several
   // calls for one kind fail as many operations, in order. REQUIRES: status is not OK.
   virtual void FailNext(LateOp op, absl::Status status) = 0;
 

@@ -291,6 +291,22 @@ Violations CheckNoDeviceConditionals(const SourceFile& file) {
   return violations;
 }
 
+Violations CheckLaunches(const SourceFile& file) {
+  if (!EndsWith(file.path, ".cu")) return {};
+  const std::vector<std::string> lines = SplitLines(StripCommentsAndLiterals(file.text));
+  Violations violations;
+  for (size_t i = 0; i < lines.size(); ++i) {
+    if (!Contains(lines[i], "<<<")) continue;
+    const size_t end = std::min(lines.size(), i + 1 + kMaxLinesToLaunchCheck);
+    const bool checked = std::any_of(
+        lines.begin() + static_cast<int64_t>(i), lines.begin() + static_cast<int64_t>(end),
+        [](const std::string& line) { return Contains(line, "SEMSHARE_RETURN_IF_LAUNCH_FAILED"); });
+    if (checked) continue;
+    violations.push_back(At(file, static_cast<int>(i) + 1, "a launch without its check"));
+  }
+  return violations;
+}
+
 Violations CheckGuardedBy(const SourceFile& file) {
   if (!IsCpp(file) || IsTest(file)) return {};
   static const std::regex mutex("(^|[\\s:{;])(semshare::)?Mutex [A-Za-z_]+\\s*([;{]|ABSL_)");

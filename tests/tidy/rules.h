@@ -17,6 +17,7 @@ namespace semshare::tidy {
 inline constexpr int kMaxFunctionLines = 70;
 inline constexpr int kMaxFileLines = 500;
 inline constexpr int kMaxColumns = 100;
+inline constexpr int kMaxLinesToLaunchCheck = 3;
 
 using Violations = std::vector<std::string>;
 
@@ -34,6 +35,8 @@ Violations CheckVendorHeaders(const SourceFile& file);
 Violations CheckBannedNames(const SourceFile& file);
 // The device is chosen by CMake's source lists.
 Violations CheckNoDeviceConditionals(const SourceFile& file);
+// A launch is followed by its check, within kMaxLinesToLaunchCheck lines.
+Violations CheckLaunches(const SourceFile& file);
 // A class with a Mutex says what the mutex guards.
 Violations CheckGuardedBy(const SourceFile& file);
 // The guard is the path; the first comment block speaks of thread safety.

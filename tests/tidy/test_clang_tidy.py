@@ -58,6 +58,7 @@ def test_key_follows_source_header_command_and_settings(root: Path) -> None:
 
 def test_generated_code_and_tests_are_left_out(root: Path) -> None:
     assert clang_tidy.is_ours(root / "storage/a.cc")
+    assert not clang_tidy.is_ours(root / "kernels/cuda/a.cu")
     assert not clang_tidy.is_ours(root / "tests/storage/a_test.cc")
     assert not clang_tidy.is_ours(root / "build/release/proto/gen/a.pb.cc")
     assert not clang_tidy.is_ours(Path("/usr/include/a.cc"))

@@ -73,7 +73,7 @@ struct NamedRule {
 // GoogleTest finds it by this name.
 void PrintTo(const NamedRule& rule, std::ostream* stream) { *stream << rule.name; }
 
-constexpr std::array<NamedRule, 11> kFileRules = {{
+constexpr std::array<NamedRule, 12> kFileRules = {{
     {"Columns", CheckColumns},
     {"Ascii", CheckAscii},
     {"NoToDo", CheckNoToDo},
@@ -83,6 +83,7 @@ constexpr std::array<NamedRule, 11> kFileRules = {{
     {"VendorHeaders", CheckVendorHeaders},
     {"BannedNames", CheckBannedNames},
     {"NoDeviceConditionals", CheckNoDeviceConditionals},
+    {"Launches", CheckLaunches},
     {"GuardedBy", CheckGuardedBy},
     {"Header", CheckHeader},
 }};
@@ -262,6 +263,16 @@ TEST(BannedNamesRule, KnowsExceptionsAndComments) {
   EXPECT_THAT(CheckBannedNames({"tests/server/a_test.cc", "std::mutex m;\n"}), IsEmpty());
   EXPECT_THAT(CheckBannedNames({"storage/a.h", "// absl::Mutex is not used.\n"}), IsEmpty());
   EXPECT_THAT(CheckBannedNames({"client/cpp/a.cc", "absl::Mutex m;\n"}), SizeIs(1));
+}
+
+TEST(LaunchesRule, FailsWithoutACheckNearby) {
+  const std::string launch = "  Kernel<<<1, 2, 0, stream>>>(\n      a);\n";
+  const std::string check = "  SEMSHARE_RETURN_IF_LAUNCH_FAILED(\"Kernel\");\n";
+  EXPECT_THAT(CheckLaunches({"kernels/cuda/a.cu", launch}), SizeIs(1));
+  EXPECT_THAT(CheckLaunches({"kernels/cuda/a.cu", launch + "\n\n" + check}), SizeIs(1));
+  EXPECT_THAT(CheckLaunches({"kernels/cuda/a.cu", launch + launch + check}), SizeIs(1));
+  EXPECT_THAT(CheckLaunches({"kernels/cuda/a.cu", launch + check}), IsEmpty());
+  EXPECT_THAT(CheckLaunches({"kernels/cuda/a.cu", "// a<<<b>>>\n"}), IsEmpty());
 }
 
 TEST(NoDeviceConditionalsRule, FailsOnAnyForm) {

@@ -22,6 +22,13 @@ TEST(MetricsPageTest, EverySeriesIsThereFromTheStart) {
   EXPECT_THAT(page, HasSubstr("semshare_device_bytes_total "));
 }
 
+TEST(MetricsPageTest, AFallbackToTheCpuIsAGauge) {
+  BrokerHarness harness(BackendCases()[0]);
+  EXPECT_THAT(MetricsPage(harness.broker.get()), HasSubstr("\nsemshare_backend_fallback 0\n"));
+  harness.broker->metrics().backend_fallback = 1;
+  EXPECT_THAT(MetricsPage(harness.broker.get()), HasSubstr("\nsemshare_backend_fallback 1\n"));
+}
+
 TEST(MetricsPageTest, CountsTokensAndResults) {
   BrokerHarness harness(BackendCases()[0]);
   ASSERT_TRUE(harness.RegisterModel().ok());

@@ -30,6 +30,12 @@ TEST(OptionsTest, LimitsAreChecked) {
     return absl::IsInvalidArgument(options.Validate());
   };
   EXPECT_TRUE(bad([](ServerOptions* o) { o->backend = "tpu"; }));
+  EXPECT_TRUE(bad([](ServerOptions* o) { o->cuda_device = -1; }));
+  EXPECT_TRUE(bad([](ServerOptions* o) { o->cuda_device = 64; }));
+  EXPECT_FALSE(bad([](ServerOptions* o) { o->cuda_device = 63; }));
+  EXPECT_TRUE(bad([](ServerOptions* o) { o->cuda_staging_bytes = (1 << 20) - 1; }));
+  EXPECT_FALSE(bad([](ServerOptions* o) { o->cuda_staging_bytes = 1 << 30; }));
+  EXPECT_TRUE(bad([](ServerOptions* o) { o->cuda_staging_bytes = (1 << 30) + 1; }));
   EXPECT_TRUE(bad([](ServerOptions* o) { o->lanes = 0; }));
   EXPECT_TRUE(bad([](ServerOptions* o) { o->lanes = 257; }));
   EXPECT_TRUE(bad([](ServerOptions* o) { o->data_dir.clear(); }));

@@ -8,6 +8,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/testing/late_backend.h"
 #include "tests/testing/shared_memory.h"
 
 namespace semshare {
@@ -19,7 +20,8 @@ using testing::SharedMemory;
 constexpr int64_t kBytes = 1 << 20;
 
 TEST(RegionTableTest, BothSidesSeeTheSameMemory) {
-  RegionTable table({});
+  const auto backend = NewLateBackend();
+  RegionTable table({}, backend.get());
   const SharedMemory memory(kBytes);
   const auto handle = table.Add("a", memory.fd(), kBytes);
   ASSERT_TRUE(handle.ok()) << handle.status();
@@ -34,7 +36,8 @@ TEST(RegionTableTest, BothSidesSeeTheSameMemory) {
 }
 
 TEST(RegionTableTest, AHandleIsItsTenantsAlone) {
-  RegionTable table({});
+  const auto backend = NewLateBackend();
+  RegionTable table({}, backend.get());
   const SharedMemory memory(kBytes);
   const std::string handle = *table.Add("a", memory.fd(), kBytes);
   EXPECT_EQ(table.Find("b", handle).status().code(), absl::StatusCode::kNotFound);
@@ -42,7 +45,8 @@ TEST(RegionTableTest, AHandleIsItsTenantsAlone) {
 }
 
 TEST(RegionTableTest, RemovedRegionsStayMappedForWhoUsesThem) {
-  RegionTable table({});
+  const auto backend = NewLateBackend();
+  RegionTable table({}, backend.get());
   RegionPtr used;
   {
     const SharedMemory memory(kBytes);
@@ -59,7 +63,8 @@ TEST(RegionTableTest, RemovedRegionsStayMappedForWhoUsesThem) {
 
 // What a peer could use to make an access of ours fault is refused.
 TEST(RegionTableTest, FilesThatCouldChangeAreRefused) {
-  RegionTable table({});
+  const auto backend = NewLateBackend();
+  RegionTable table({}, backend.get());
   const auto refusal = [&](int fd, int64_t bytes) {
     const absl::Status status = table.Add("a", fd, bytes).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition) << status;
@@ -88,7 +93,8 @@ TEST(RegionTableTest, FilesThatCouldChangeAreRefused) {
 }
 
 TEST(RegionTableTest, LimitsHoldAndComeBack) {
-  RegionTable table({.max_regions = 2, .max_total_bytes = 2 * kBytes});
+  const auto backend = NewLateBackend();
+  RegionTable table({.max_regions = 2, .max_total_bytes = 2 * kBytes}, backend.get());
   const SharedMemory memory(kBytes);
   const SharedMemory large(kBytes + 4096);
   const std::string first = *table.Add("a", memory.fd(), kBytes);
@@ -101,6 +107,18 @@ TEST(RegionTableTest, LimitsHoldAndComeBack) {
   EXPECT_TRUE(table.Add("a", memory.fd(), kBytes).ok());
   EXPECT_FALSE(RegionLimits{.max_regions = 0}.Validate().ok());
   EXPECT_FALSE(RegionLimits{.max_total_bytes = 0}.Validate().ok());
+}
+
+TEST(RegionTableTest, ABackendThatCannotReachTheMemoryRefusesIt) {
+  const auto backend = NewLateBackend();
+  RegionTable table({.max_regions = 1}, backend.get());
+  const SharedMemory memory(kBytes);
+  backend->FailNext(LateOp::kRegisterHost, absl::ResourceExhaustedError("cannot lock"));
+  const absl::Status status = table.Add("a", memory.fd(), kBytes).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("region: cannot lock"));
+  EXPECT_EQ(table.stats().regions, 0);
+  EXPECT_TRUE(table.Add("a", memory.fd(), kBytes).ok());  // nothing was kept of the first
 }
 
 }  // namespace

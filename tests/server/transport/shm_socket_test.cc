@@ -12,6 +12,7 @@
 #include "gtest/gtest.h"
 #include "proto/shm_wire.h"
 #include "tests/storage/temp_dir.h"
+#include "tests/testing/late_backend.h"
 #include "tests/testing/shared_memory.h"
 
 namespace semshare {
@@ -34,7 +35,8 @@ class ShmSocketTest : public ::testing::Test {
   }
 
   const TempDir dir_;
-  RegionTable regions_{{.max_regions = 3}};
+  const std::unique_ptr<LateBackend> backend_ = NewLateBackend();
+  RegionTable regions_{{.max_regions = 3}, backend_.get()};
   std::unique_ptr<ShmSocket> socket_ = *ShmSocket::Start({path(), "a", 2}, &regions_);
 };
 

@@ -1,27 +1,28 @@
 // Conversions between float and the 16-bit formats, rounding to nearest even, one value at a time:
-// the reference for the vector code of realign.cc, and what its generic path uses.
+// what device code and the generic path of the CPU use, and the reference for its vector code.
 //
 // NaN stays NaN and becomes quiet; values too large for float16 become infinity; subnormals are
-// exact. Thread-safe: pure functions.
-#ifndef SEMSHARE_KERNELS_CPU_FLOAT_CONVERT_H_
-#define SEMSHARE_KERNELS_CPU_FLOAT_CONVERT_H_
+// exact. Thread-safe: pure functions; constexpr, so that device code may call
+// them.
+#ifndef SEMSHARE_KERNELS_FLOAT_CONVERT_H_
+#define SEMSHARE_KERNELS_FLOAT_CONVERT_H_
 
 #include <bit>
 #include <cstdint>
 
 namespace semshare {
 
-inline float FloatFromBfloat16(uint16_t value) {
+constexpr float FloatFromBfloat16(uint16_t value) {
   return std::bit_cast<float>(static_cast<uint32_t>(value) << 16);
 }
 
-inline uint16_t Bfloat16FromFloat(float value) {
+constexpr uint16_t Bfloat16FromFloat(float value) {
   const uint32_t bits = std::bit_cast<uint32_t>(value);
   if ((bits & 0x7FFFFFFF) > 0x7F800000) return static_cast<uint16_t>((bits >> 16) | 0x40);
   return static_cast<uint16_t>((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16);
 }
 
-inline float FloatFromFloat16(uint16_t value) {
+constexpr float FloatFromFloat16(uint16_t value) {
   const uint32_t sign = static_cast<uint32_t>(value & 0x8000) << 16;
   const uint32_t magnitude = static_cast<uint32_t>(value & 0x7FFF) << 13;
   if (magnitude >= 0x0F800000) {  // infinity or NaN
@@ -33,7 +34,7 @@ inline float FloatFromFloat16(uint16_t value) {
   return std::bit_cast<float>(sign | std::bit_cast<uint32_t>(scaled));
 }
 
-inline uint16_t Float16FromFloat(float value) {
+constexpr uint16_t Float16FromFloat(float value) {
   const uint32_t bits = std::bit_cast<uint32_t>(value);
   const uint32_t sign = (bits >> 16) & 0x8000;
   const uint32_t magnitude = bits & 0x7FFFFFFF;
@@ -53,4 +54,4 @@ inline uint16_t Float16FromFloat(float value) {
 
 }  // namespace semshare
 
-#endif  // SEMSHARE_KERNELS_CPU_FLOAT_CONVERT_H_
+#endif  // SEMSHARE_KERNELS_FLOAT_CONVERT_H_
