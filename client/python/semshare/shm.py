@@ -67,6 +67,11 @@ class SharedBuffer:
             self.unregister()
         os.close(self._fd)
 
+    @property
+    def path(self) -> str:
+        """Where another process of this user can open the memory, while this object lives."""
+        return f"/proc/{os.getpid()}/fd/{self._fd}"
+
     def register(self, path: str) -> bytes:
         """The handle of the region at the broker that listens on `path`, which is asked only once
         for as long as it lives. Raises `ShmError`."""

@@ -1,6 +1,7 @@
 """semshare for Hugging Face Transformers."""
 
 from semshare.hf.cached_model import CachedModel
+from semshare.hf.capture import CapturePolicy
 from semshare.hf.errors import ApproximateCacheError, NotSupportedError
 from semshare.hf.load import load_model
 from semshare.hf.report import GenerateResult, PrefillReport, PrefillResult, StoreResult
@@ -8,6 +9,7 @@ from semshare.hf.report import GenerateResult, PrefillReport, PrefillResult, Sto
 __all__ = [
     "ApproximateCacheError",
     "CachedModel",
+    "CapturePolicy",
     "GenerateResult",
     "NotSupportedError",
     "PrefillReport",

@@ -14,6 +14,7 @@ import torch
 
 from semshare.hf.broker import KIND_VALUES, KINDS, MODES, PRESETS, Broker, BrokerError
 from semshare.hf.cache import KvCache, PromptCache
+from semshare.hf.capture import CapturePolicy, Captures
 from semshare.hf.costs import PrefillCosts
 from semshare.hf.errors import ApproximateCacheError, MalformedAnswer, SigmaExceeded
 from semshare.hf.importance import question_importance
@@ -61,8 +62,11 @@ class CachedModel:
     saves, by what was observed, but at least 2 s; `transfer_timeout_s` is the upper bound, and the
     bound of uploads, and that of transfers before anything was observed.
 
+    With a `capture` policy, prefills are stored from the background: nobody waits for the upload,
+    and the model does no work for it, so such references carry no importance.
+
     `counters` counts results by kind and failures as `fallback:REASON`, `miss:REASON`,
-    `store:REASON`, `register:REASON`, `release:REASON`.
+    `store:REASON`, `register:REASON`, `release:REASON`, and captures as `Captures` says.
     """
 
     def __init__(
@@ -74,6 +78,7 @@ class CachedModel:
         adapter: str = "",
         lookup_timeout_s: float = 2.0,
         transfer_timeout_s: float = 30.0,
+        capture: CapturePolicy | None = None,
     ) -> None:
         model.eval()
         self.model = model
@@ -95,6 +100,10 @@ class CachedModel:
         # One thread for what need not delay anybody: releases and late registration.
         self._background = ThreadPoolExecutor(1, thread_name_prefix="semshare-background")
         self._registering: Future[str] | None = None
+        self._capture = capture
+        self._captures = None
+        if capture is not None:
+            self._captures = Captures(capture, self._put_captured, self.counters)
         self._register()
 
     @property
@@ -103,8 +112,11 @@ class CachedModel:
         return self.description.spec.fingerprint
 
     def close(self) -> None:
-        """Waits for releases that are under way. The client stays open, and calls still work: what
-        the background would have done is then done at once."""
+        """Waits for captures and releases that are under way. The client stays open, and calls
+        still work: what the background would have released is then released at once, and nothing
+        is captured any more."""
+        if self._captures is not None:
+            self._captures.close()
         self._background.shutdown(wait=True)
 
     # Storing.
@@ -130,25 +142,49 @@ class CachedModel:
         with self._lock:
             source = self._exact_rows(tensor, cache)
             importance = question_importance(self._driver, tensor, source, DEFAULT_QUESTION_TOKENS)
-            result = StoreResult(tokens=len(tensor))
-            try:
-                self._require_registered()
-                request = pb.BeginPutRequest(
-                    model=self.fingerprint,
-                    token_ids=tensor.tolist(),
-                    importance=importance.tolist(),
-                    ttl_ms=round(ttl_s * 1000),
-                    priority=priority,
-                    transport=pb.TRANSPORT_INLINE,
-                    durability=pb.DURABILITY_DISK if durable else pb.DURABILITY_MEMORY,
-                    alias=alias,
-                )
-                self._upload(request, source, result)
-            except BrokerError as error:
-                self._forget_model_if_lost(error)
-                self.counters[f"store:{error.code}"] += 1
-                result.error = str(error)
+        request = self._put_request(
+            tensor.tolist(), ttl_s=ttl_s, priority=priority, alias=alias, durable=durable
+        )
+        request.importance.extend(importance.tolist())
+        result = self._put(request, source)
         result.seconds = time.perf_counter() - began
+        return result
+
+    def _put_captured(self, ids: Sequence[int], source: KvCache) -> StoreResult:
+        policy = self._capture
+        assert policy is not None
+        if not self._registered:  # Registration would keep prefills waiting; a later one tries.
+            return StoreResult(tokens=len(ids), error="the model is not registered")
+        request = self._put_request(
+            ids, ttl_s=policy.ttl_s, priority=policy.priority, alias="", durable=policy.durable
+        )
+        return self._put(request, source)
+
+    def _put_request(
+        self, ids: Sequence[int], *, ttl_s: float, priority: int, alias: str, durable: bool
+    ) -> Any:
+        return pb.BeginPutRequest(
+            model=self.fingerprint,
+            token_ids=ids,
+            ttl_ms=round(ttl_s * 1000),
+            priority=priority,
+            transport=pb.TRANSPORT_INLINE,
+            durability=pb.DURABILITY_DISK if durable else pb.DURABILITY_MEMORY,
+            alias=alias,
+        )
+
+    def _put(self, request: Any, source: KvCache) -> StoreResult:
+        """Uploads what the broker lacks, in any thread: the model is not needed for it."""
+        result = StoreResult(tokens=len(request.token_ids))
+        try:
+            if not self._registered:
+                with self._lock:
+                    self._require_registered()
+            self._upload(request, source, result)
+        except BrokerError as error:
+            self._forget_model_if_lost(error)
+            self.counters[f"store:{error.code}"] += 1
+            result.error = str(error)
         return result
 
     def _upload(self, request: Any, source: KvCache, result: StoreResult) -> None:
@@ -220,6 +256,8 @@ class CachedModel:
         self.counters[report.kind] += 1
         if report.fallback_reason:
             self.counters[f"{report.kind}:{report.fallback_reason}"] += 1
+        if self._captures is not None:
+            self._captures.offer(result)
         return result
 
     def _try_reuse(
