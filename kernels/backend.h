@@ -195,9 +195,12 @@ struct RealignArgs {
   int64_t scale_offset = 0;  // a multiple of 4; codecs other than kRaw
   MemorySpan rows;           // RealignRow[row_count], host-readable or device
   int64_t row_count = 0;
-  MemorySpan angles;  // float[angle_rows][2][rotary_width / 2]: g cos, then g sin
+  MemorySpan angles;  // float[angle_rows][2][rotary_width / 2]: g cos, then g sin; finite
   int64_t angle_rows = 0;
   PlaneView destination;
+  // A hint: the destination is large, and whoever reads it does so later or on another core. A CPU
+  // then writes past its caches.
+  bool streaming = false;
 };
 
 // Row-major C[m][n] = A[m][k] * B[k][n] - bias[n], float32 (bias may be empty).

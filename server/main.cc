@@ -2,6 +2,7 @@
 #include <signal.h>
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdio>
@@ -10,6 +11,7 @@
 #include <memory>
 #include <string>
 #include <system_error>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -51,6 +53,13 @@ struct Server {
   std::unique_ptr<RpcServer> rpc;
 };
 
+// A CPU's memory is full before more threads than these are, and the workers need cores too.
+int KernelThreads(const ServerOptions& options) {
+  constexpr int kMost = 4;
+  if (options.kernel_threads > 0) return options.kernel_threads;
+  return std::clamp(static_cast<int>(std::thread::hardware_concurrency()), 1, kMost);
+}
+
 // cuda: a GPU or nothing. auto: a GPU where this build and this machine have one, else the CPU,
 // said aloud, because it is many times slower.
 absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(const ServerOptions& options,
@@ -71,7 +80,7 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(const ServerOptions& option
     spdlog::warn("backend auto: the CPU backend is used instead of a GPU: {}",
                  Text(backend.status()));
   }
-  return NewCpuBackend({options.lanes, options.kernel_threads});
+  return NewCpuBackend({options.lanes, KernelThreads(options)});
 }
 
 absl::Status WriteAddressFile(const std::string& path, const std::string& text) {

@@ -34,6 +34,7 @@ absl::StatusOr<int> RegionReader::EnqueueLayer(Backend* backend, Lane& lane) {
   for (int plane = 0; plane < planes; ++plane) {
     batch.push_back(tables_.Args(layer_, plane, rows_));
     batch.back().destination = view_.planes[plane_++];
+    batch.back().streaming = true;
   }
   SEMSHARE_RETURN_IF_ERROR(backend->EnqueueRealign(lane, batch));
   return layer_++;

@@ -10,53 +10,26 @@
 // This file is compiled once per instruction set; the best one is chosen once per operation.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/realign.cc"
+#include "hwy/cache_control.h"
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
-// The formats need the header above, once per instruction set.
+// These need the header above, once per instruction set.
 #include "kernels/cpu/realign_formats-inl.h"
+#include "kernels/cpu/realign_rotors-inl.h"
+
+#ifndef SEMSHARE_KERNELS_CPU_REALIGN_CONSTANTS_
+#define SEMSHARE_KERNELS_CPU_REALIGN_CONSTANTS_
+namespace semshare {
+
+// Rows with more angles take the plain rotors.
+constexpr size_t kMaxPreparedFloats = 1024;
+
+}  // namespace semshare
+#endif  // SEMSHARE_KERNELS_CPU_REALIGN_CONSTANTS_
 
 HWY_BEFORE_NAMESPACE();
 namespace semshare {
 namespace HWY_NAMESPACE {
-
-// One vector of pairs from pair j on.
-template <class Format, RotaryPairing kPairing, class D>
-HWY_INLINE void RotatePairs(D d, const typename Format::Stored* HWY_RESTRICT source,
-                            typename Format::Stored* HWY_RESTRICT destination,
-                            const float* HWY_RESTRICT angles, size_t half, size_t j) {
-  const auto cosine = hn::LoadU(d, angles + j);
-  const auto sine = hn::LoadU(d, angles + half + j);
-  hn::Vec<D> x, y;
-  if constexpr (kPairing == RotaryPairing::kHalfSplit) {
-    x = Format::Load(d, source + j);
-    y = Format::Load(d, source + half + j);
-  } else {
-    Format::LoadPairs(d, source + 2 * j, x, y);
-  }
-  const auto rotated_x = hn::NegMulAdd(y, sine, hn::Mul(x, cosine));
-  const auto rotated_y = hn::MulAdd(y, cosine, hn::Mul(x, sine));
-  if constexpr (kPairing == RotaryPairing::kHalfSplit) {
-    Format::Store(d, rotated_x, destination + j);
-    Format::Store(d, rotated_y, destination + half + j);
-  } else {
-    Format::StorePairs(d, rotated_x, rotated_y, destination + 2 * j);
-  }
-}
-
-// The rotary range of one head. REQUIRES: half >= Lanes(d).
-template <class Format, RotaryPairing kPairing, class D>
-HWY_INLINE void RotateHead(D d, const typename Format::Stored* HWY_RESTRICT source,
-                           typename Format::Stored* HWY_RESTRICT destination,
-                           const float* HWY_RESTRICT angles, size_t half) {
-  const size_t lanes = hn::Lanes(d);
-  size_t j = 0;
-  for (; j + lanes <= half; j += lanes) {
-    RotatePairs<Format, kPairing>(d, source, destination, angles, half, j);
-  }
-  // The last vector overlaps the one before it and writes the same values again: source and
-  // destination are different memory.
-  if (j < half) RotatePairs<Format, kPairing>(d, source, destination, angles, half, half - lanes);
-}
 
 // What does not change from row to row.
 struct RowShape {
@@ -76,19 +49,40 @@ struct RowShape {
   bool contiguous;  // the heads of a destination row are adjacent
 };
 
-template <class Format, RotaryPairing kPairing, class D>
+// kStream: past the caches where the destination is aligned. A plain store reads the line first.
+template <bool kStream>
+HWY_INLINE void CopyBytes(const std::byte* HWY_RESTRICT from, std::byte* HWY_RESTRICT to,
+                          size_t bytes) {
+  size_t i = 0;
+  if constexpr (kStream) {
+    const hn::ScalableTag<uint8_t> d;
+    const size_t lanes = hn::Lanes(d);
+    const uint8_t* const source = reinterpret_cast<const uint8_t*>(from);
+    uint8_t* const destination = reinterpret_cast<uint8_t*>(to);
+    i = std::min(bytes, (0 - reinterpret_cast<uintptr_t>(to)) % lanes);
+    if (i > 0) std::memcpy(to, from, i);
+    for (; i + lanes <= bytes; i += lanes) {
+      hn::Stream(hn::LoadU(d, source + i), d, destination + i);
+    }
+  }
+  if (i < bytes) std::memcpy(to + i, from + i, bytes - i);
+}
+
+template <class Rotor, bool kStream, class D>
 HWY_INLINE void RotateRow(D d, const RowShape& shape, const std::byte* HWY_RESTRICT source,
                           std::byte* HWY_RESTRICT destination, const float* HWY_RESTRICT angles,
                           size_t half) {
-  using Stored = typename Format::Stored;
+  using Stored = typename Rotor::Stored;
+  HWY_ALIGN float scratch[kMaxPreparedFloats];
+  const float* const prepared = Rotor::Prepare(d, angles, half, scratch);
+  const size_t end = shape.before_bytes + shape.rotary_bytes;
   for (size_t head = 0; head < shape.heads; ++head) {
-    if (shape.before_bytes > 0) std::memcpy(destination, source, shape.before_bytes);
-    RotateHead<Format, kPairing>(d, reinterpret_cast<const Stored*>(source + shape.before_bytes),
-                                 reinterpret_cast<Stored*>(destination + shape.before_bytes),
-                                 angles, half);
+    if (shape.before_bytes > 0) CopyBytes<kStream>(source, destination, shape.before_bytes);
+    Rotor::template Head<kStream>(d, reinterpret_cast<const Stored*>(source + shape.before_bytes),
+                                  reinterpret_cast<Stored*>(destination + shape.before_bytes),
+                                  prepared, half);
     if (shape.after_bytes > 0) {
-      const size_t end = shape.before_bytes + shape.rotary_bytes;
-      std::memcpy(destination + end, source + end, shape.after_bytes);
+      CopyBytes<kStream>(source + end, destination + end, shape.after_bytes);
     }
     source += shape.head_bytes;
     destination += shape.head_stride;
@@ -113,13 +107,15 @@ HWY_INLINE bool IsCopied(const RealignArgs& args, const RealignRow& row) {
 
 // Copies row i and the copied rows after it that continue it on both sides, as one block; returns
 // the first row that it did not copy.
+template <bool kStream>
 HWY_INLINE int64_t CopyRun(const RealignArgs& args, const RowShape& shape, int64_t i, int64_t end) {
   const RealignRow* rows = ArrayOf<const RealignRow>(args.rows);
   const RowPlace first = PlaceOf(args, shape, rows[i]);
   if (!shape.contiguous) {
     for (size_t head = 0; head < shape.heads; ++head) {
-      std::memcpy(first.destination + static_cast<int64_t>(head) * shape.head_stride,
-                  first.source + head * shape.head_bytes, shape.head_bytes);
+      CopyBytes<kStream>(first.source + head * shape.head_bytes,
+                         first.destination + static_cast<int64_t>(head) * shape.head_stride,
+                         shape.head_bytes);
     }
     return i + 1;
   }
@@ -129,11 +125,11 @@ HWY_INLINE int64_t CopyRun(const RealignArgs& args, const RowShape& shape, int64
     if (next.source != first.source + bytes || next.destination != first.destination + bytes) break;
     bytes += shape.row_bytes;
   }
-  std::memcpy(first.destination, first.source, bytes);
+  CopyBytes<kStream>(first.source, first.destination, bytes);
   return i;
 }
 
-template <class Format, RotaryPairing kPairing, class D>
+template <class Rotor, bool kStream, class D>
 void RealignRows(D d, const RealignArgs& args, int64_t begin, int64_t end) {
   const RowShape shape(args);
   const RealignRow* rows = ArrayOf<const RealignRow>(args.rows);
@@ -144,45 +140,73 @@ void RealignRows(D d, const RealignArgs& args, int64_t begin, int64_t end) {
     if (row.slot < 0) {
       ++i;
     } else if (IsCopied(args, row)) {
-      i = CopyRun(args, shape, i, end);
+      i = CopyRun<kStream>(args, shape, i, end);
     } else {
       const RowPlace place = PlaceOf(args, shape, row);
-      RotateRow<Format, kPairing>(d, shape, place.source, place.destination,
-                                  angles + int64_t{row.angle_row} * args.rotary_width, half);
+      RotateRow<Rotor, kStream>(d, shape, place.source, place.destination,
+                                angles + int64_t{row.angle_row} * args.rotary_width, half);
       ++i;
     }
   }
+  if constexpr (kStream) hwy::FlushStream();  // Streamed stores come before whoever is told.
 }
 
-// Narrow rotary ranges take narrower vectors: RotateHead needs a full one.
-template <class Format, RotaryPairing kPairing>
+// Whether the halves of every rotary range lie at multiples of `align`.
+bool IsAligned(const RealignArgs& args, size_t align) {
+  const PlaneView& to = args.destination;
+  const RowShape shape(args);
+  const auto all = to.memory.address |
+                   static_cast<uintptr_t>(to.block_stride | to.token_stride | to.head_stride) |
+                   shape.before_bytes | shape.rotary_bytes / 2;
+  return align > 0 && all % align == 0;
+}
+
+template <class Rotor, class D>
+void RealignWith(D d, const RealignArgs& args, int64_t begin, int64_t end) {
+  const size_t half = static_cast<size_t>(args.rotary_width / 2);
+  if (args.streaming && (half == 0 || IsAligned(args, Rotor::StreamAlign(d, half)))) {
+    return RealignRows<Rotor, true>(d, args, begin, end);
+  }
+  RealignRows<Rotor, false>(d, args, begin, end);
+}
+
+// `Rotor` where it takes this shape. Narrow rotary ranges take the plain one with narrower vectors.
+template <class Rotor, class Plain>
 void RealignLanes(const RealignArgs& args, int64_t begin, int64_t end) {
   const hn::ScalableTag<float> full;
   const hn::CappedTag<float, 4> four;
   const hn::CappedTag<float, 1> one;
   const size_t half = static_cast<size_t>(args.rotary_width / 2);
-  if (half >= hn::Lanes(full)) return RealignRows<Format, kPairing>(full, args, begin, end);
-  if (half >= hn::Lanes(four)) return RealignRows<Format, kPairing>(four, args, begin, end);
-  RealignRows<Format, kPairing>(one, args, begin, end);
+  if (half > 0 && 4 * half <= kMaxPreparedFloats && Rotor::Fits(full, half)) {
+    return RealignWith<Rotor>(full, args, begin, end);
+  }
+  if (Plain::Fits(full, half)) return RealignWith<Plain>(full, args, begin, end);
+  if (Plain::Fits(four, half)) return RealignWith<Plain>(four, args, begin, end);
+  RealignWith<Plain>(one, args, begin, end);
 }
 
-template <class Format>
+// Half, Pairs: the fastest rotors of a format for the two pairings.
+template <class Format, class Half, class Pairs>
 void RealignFormat(const RealignArgs& args, int64_t begin, int64_t end) {
   if (args.pairing == RotaryPairing::kHalfSplit) {
-    return RealignLanes<Format, RotaryPairing::kHalfSplit>(args, begin, end);
+    return RealignLanes<Half, PlainRotor<Format, RotaryPairing::kHalfSplit>>(args, begin, end);
   }
-  RealignLanes<Format, RotaryPairing::kInterleaved>(args, begin, end);
+  RealignLanes<Pairs, PlainRotor<Format, RotaryPairing::kInterleaved>>(args, begin, end);
 }
 
 // Rows [begin, end). REQUIRES: the elements of a destination row are adjacent.
 void RealignAdjacent(const RealignArgs& args, int64_t begin, int64_t end) {
   switch (args.dtype) {
     case Dtype::kFloat32:
-      return RealignFormat<Float32Format>(args, begin, end);
+      return RealignFormat<Float32Format, PlainRotor<Float32Format, RotaryPairing::kHalfSplit>,
+                           NeighbourRotor<Float32Format>>(args, begin, end);
     case Dtype::kFloat16:
-      return RealignFormat<Float16Format>(args, begin, end);
+      return RealignFormat<Float16Format, PlainRotor<Float16Format, RotaryPairing::kHalfSplit>,
+                           NeighbourRotor<Float16Format>>(args, begin, end);
     case Dtype::kBfloat16:
-      return RealignFormat<Bfloat16Format>(args, begin, end);
+      return RealignFormat<Bfloat16Format, Bfloat16WordRotor,
+                           PlainRotor<Bfloat16Format, RotaryPairing::kInterleaved>>(args, begin,
+                                                                                    end);
   }
 }
 

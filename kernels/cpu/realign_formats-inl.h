@@ -2,7 +2,8 @@
 // lanes. Included once per instruction set, by realign.cc only.
 //
 // Each format has Load and Store for adjacent elements, and LoadPairs and StorePairs for
-// interleaved pairs. Stores round to nearest even: by hand where Highway 1.0.3 does not
+// interleaved pairs; stores can go past the caches (StorePairs if kStreamsPairs). Stores round to
+// nearest even: by hand where Highway 1.0.3 does not
 // (DemoteTo(bfloat16) truncates). Thread-safe: pure functions.
 #if defined(SEMSHARE_KERNELS_CPU_REALIGN_FORMATS_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef SEMSHARE_KERNELS_CPU_REALIGN_FORMATS_INL_H_
@@ -26,31 +27,57 @@ using Words = hn::RebindToUnsigned<D>;  // uint32 lanes beside fp32 lanes
 template <class D>
 using Halves = hn::Rebind<uint16_t, D>;  // uint16 lanes, as many
 
+// kStream: past the caches; REQUIRES of `to` then: aligned to the vector.
+template <bool kStream, class D, class V, typename T>
+HWY_INLINE void Put(D d, V value, T* HWY_RESTRICT to) {
+  if constexpr (kStream) {
+    hn::Stream(value, d, to);
+  } else {
+    hn::StoreU(value, d, to);
+  }
+}
+
 // The low 16 bits of each lane. REQUIRES: the others are zero.
-template <class D>
+template <bool kStream, class D>
 HWY_INLINE void StoreLow16(D, hn::Vec<Words<D>> bits, uint16_t* HWY_RESTRICT to) {
   const hn::RebindToSigned<D> di;
   const Halves<D> dh;
-  hn::StoreU(hn::DemoteTo(dh, hn::BitCast(di, bits)), dh, to);
+  Put<kStream>(dh, hn::DemoteTo(dh, hn::BitCast(di, bits)), to);
+}
+
+// Words of the upper halves of `low` (below) and `high` (above).
+template <bool kStream, class D>
+HWY_INLINE void PutHighHalves(D, hn::Vec<Words<D>> low, hn::Vec<Words<D>> high,
+                              uint16_t* HWY_RESTRICT to) {
+  const Words<D> du;
+  const auto lower = hn::ShiftRight<16>(low);
+#if HWY_TARGET == HWY_SCALAR
+  const auto both = hn::Or(lower, hn::And(high, hn::Set(du, 0xFFFF0000)));
+#else
+  const hn::Repartition<uint16_t, decltype(du)> dh;
+  const auto both = hn::BitCast(du, hn::OddEven(hn::BitCast(dh, high), hn::BitCast(dh, lower)));
+#endif
+  Put<kStream>(du, both, reinterpret_cast<uint32_t*>(to));
 }
 
 struct Float32Format {
   using Stored = float;
+  static constexpr bool kStreamsPairs = false;
 
   template <class D>
   static HWY_INLINE hn::Vec<D> Load(D d, const float* HWY_RESTRICT from) {
     return hn::LoadU(d, from);
   }
-  template <class D>
+  template <bool kStream, class D>
   static HWY_INLINE void Store(D d, hn::Vec<D> value, float* HWY_RESTRICT to) {
-    hn::StoreU(value, d, to);
+    Put<kStream>(d, value, to);
   }
   template <class D>
   static HWY_INLINE void LoadPairs(D d, const float* HWY_RESTRICT from, hn::Vec<D>& x,
                                    hn::Vec<D>& y) {
     hn::LoadInterleaved2(d, from, x, y);
   }
-  template <class D>
+  template <bool kStream, class D>
   static HWY_INLINE void StorePairs(D d, hn::Vec<D> x, hn::Vec<D> y, float* HWY_RESTRICT to) {
     hn::StoreInterleaved2(x, y, d, to);
   }
@@ -58,17 +85,17 @@ struct Float32Format {
 
 struct Bfloat16Format {
   using Stored = uint16_t;
+  static constexpr bool kStreamsPairs = true;
 
-  // The bfloat16 in the upper half of each lane; the lower half is rubbish.
+  // The bfloat16 in the upper half of each lane; the lower half is rubbish. NaN stays NaN: one that
+  // comes from bfloat16 elements and finite angles has a lower half of zeros, so that nothing
+  // carries into the upper one.
   template <class D>
   static HWY_INLINE hn::Vec<Words<D>> Round(D, hn::Vec<D> value) {
     const Words<D> du;
     const auto bits = hn::BitCast(du, value);
     const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(du, 1));
-    const auto rounded = hn::Add(bits, hn::Add(odd, hn::Set(du, 0x7FFF)));
-    // Rounding could carry a NaN into infinity or zero: keep it, and make it quiet.
-    const auto quiet = hn::Or(bits, hn::Set(du, 0x00400000));
-    return hn::IfThenElse(hn::RebindMask(du, hn::IsNaN(value)), quiet, rounded);
+    return hn::Add(bits, hn::Add(odd, hn::Set(du, 0x7FFF)));
   }
 
   template <class D>
@@ -77,9 +104,9 @@ struct Bfloat16Format {
     const Halves<D> dh;
     return hn::BitCast(d, hn::ShiftLeft<16>(hn::PromoteTo(du, hn::LoadU(dh, from))));
   }
-  template <class D>
+  template <bool kStream, class D>
   static HWY_INLINE void Store(D d, hn::Vec<D> value, uint16_t* HWY_RESTRICT to) {
-    StoreLow16(d, hn::ShiftRight<16>(Round(d, value)), to);
+    StoreLow16<kStream>(d, hn::ShiftRight<16>(Round(d, value)), to);
   }
   // A pair is one 32-bit word with x in its lower half.
   template <class D>
@@ -90,17 +117,15 @@ struct Bfloat16Format {
     x = hn::BitCast(d, hn::ShiftLeft<16>(pair));
     y = hn::BitCast(d, hn::And(pair, hn::Set(du, 0xFFFF0000)));
   }
-  template <class D>
+  template <bool kStream, class D>
   static HWY_INLINE void StorePairs(D d, hn::Vec<D> x, hn::Vec<D> y, uint16_t* HWY_RESTRICT to) {
-    const Words<D> du;
-    const auto low = hn::ShiftRight<16>(Round(d, x));
-    const auto high = hn::And(Round(d, y), hn::Set(du, 0xFFFF0000));
-    hn::StoreU(hn::Or(low, high), du, reinterpret_cast<uint32_t*>(to));
+    PutHighHalves<kStream>(d, Round(d, x), Round(d, y), to);
   }
 };
 
 struct Float16Format {
   using Stored = uint16_t;
+  static constexpr bool kStreamsPairs = true;
 
   // Load and Store take adjacent elements. Widen and Narrow go between fp32 lanes and float16 in
   // the low 16 bits of each lane, the others zero.
@@ -112,11 +137,11 @@ struct Float16Format {
     const hn::Rebind<hwy::float16_t, D> df16;
     return hn::PromoteTo(d, hn::BitCast(df16, hn::LoadU(Halves<D>(), from)));
   }
-  template <class D>
+  template <bool kStream, class D>
   static HWY_INLINE void Store(D, hn::Vec<D> value, uint16_t* HWY_RESTRICT to) {
     const hn::Rebind<hwy::float16_t, D> df16;
     const Halves<D> dh;
-    hn::StoreU(hn::BitCast(dh, hn::DemoteTo(df16, value)), dh, to);
+    Put<kStream>(dh, hn::BitCast(dh, hn::DemoteTo(df16, value)), to);
   }
   template <class D>
   static HWY_INLINE hn::Vec<D> Widen(D d, hn::Vec<Words<D>> half) {
@@ -135,9 +160,9 @@ struct Float16Format {
   static HWY_INLINE hn::Vec<D> Load(D d, const uint16_t* HWY_RESTRICT from) {
     return Widen(d, hn::PromoteTo(Words<D>(), hn::LoadU(Halves<D>(), from)));
   }
-  template <class D>
+  template <bool kStream, class D>
   static HWY_INLINE void Store(D d, hn::Vec<D> value, uint16_t* HWY_RESTRICT to) {
-    StoreLow16(d, Narrow(d, value), to);
+    StoreLow16<kStream>(d, Narrow(d, value), to);
   }
   template <class D>
   static HWY_INLINE hn::Vec<D> Widen(D d, hn::Vec<Words<D>> half) {
@@ -180,11 +205,11 @@ struct Float16Format {
     x = Widen(d, hn::And(pair, hn::Set(du, 0xFFFF)));
     y = Widen(d, hn::ShiftRight<16>(pair));
   }
-  template <class D>
+  template <bool kStream, class D>
   static HWY_INLINE void StorePairs(D d, hn::Vec<D> x, hn::Vec<D> y, uint16_t* HWY_RESTRICT to) {
     const Words<D> du;
-    hn::StoreU(hn::Or(Narrow(d, x), hn::ShiftLeft<16>(Narrow(d, y))), du,
-               reinterpret_cast<uint32_t*>(to));
+    Put<kStream>(du, hn::Or(Narrow(d, x), hn::ShiftLeft<16>(Narrow(d, y))),
+                 reinterpret_cast<uint32_t*>(to));
   }
 };
 

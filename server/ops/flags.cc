@@ -34,7 +34,7 @@ ABSL_FLAG(std::string, shm_socket, semshare::ServerOptions().shm_socket,
 ABSL_FLAG(int64_t, shm_memory_bytes, semshare::ServerOptions().broker.regions.max_total_bytes,
           "What the memory that workers share may add up to.");
 ABSL_FLAG(int, kernel_threads, semshare::ServerOptions().kernel_threads,
-          "Threads of one realign operation on the CPU backend.");
+          "Threads of one operation on the CPU backend; 0: one for each CPU, at most 4.");
 ABSL_FLAG(int, lanes, semshare::ServerOptions().lanes, "Transfers that run at a time.");
 ABSL_FLAG(int, worker_threads, semshare::ServerOptions().worker_threads,
           "Threads that do the work of calls.");

@@ -40,7 +40,7 @@ absl::Status ServerOptions::Validate() const {
   if (cuda_staging_bytes < (int64_t{1} << 20) || cuda_staging_bytes > (int64_t{1} << 30)) {
     return absl::InvalidArgumentError("--cuda_staging_bytes: expected 1 MiB to 1 GiB");
   }
-  if (kernel_threads < 1 || kernel_threads > 64 || lanes < 1 || lanes > 256 || worker_threads < 1 ||
+  if (kernel_threads < 0 || kernel_threads > 64 || lanes < 1 || lanes > 256 || worker_threads < 1 ||
       worker_threads > 256 || max_queue < 1 || streams < 1 || streams > 1024 || stop_grace_ms < 0) {
     return absl::InvalidArgumentError(
         "--kernel_threads, --lanes, --worker_threads, --max_queue, --streams: out of range");

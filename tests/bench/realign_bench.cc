@@ -134,6 +134,7 @@ class RealignBench {
       args.pairing = which_.pairing;
       args.source = source_.span();
       args.slab_offset = layer * layer_bytes_;
+      args.streaming = true;
       args.rows = HostSpan(rows.data(), sizes_.tokens);
       args.row_count = sizes_.tokens;
       args.angles = HostSpan(angles_.data(), static_cast<int64_t>(angles_.size()));

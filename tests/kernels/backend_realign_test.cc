@@ -101,8 +101,8 @@ TEST_P(BackendRealignTest, RoundsToNearestEven) {
   }
 }
 
-// Float16 subnormals, infinities and NaN are read as what they are.
-TEST_P(BackendRealignTest, ReadsEveryFloat16) {
+// Subnormals, infinities and NaN are read as what they are, and NaN stays NaN whatever its bits.
+TEST_P(BackendRealignTest, ReadsEverySixteenBitElement) {
   std::vector<uint16_t> source;
   for (uint32_t bits = 0; bits < 0x10000; ++bits) source.push_back(static_cast<uint16_t>(bits));
   constexpr int32_t kWidth = 64;
@@ -114,19 +114,25 @@ TEST_P(BackendRealignTest, ReadsEveryFloat16) {
   for (int64_t row = 0; row < 0x10000 / kWidth; ++row) {
     rows.push_back({row * kWidth * 2, 0, 0, row});
   }
-  RealignArgs args;
-  args.dtype = Dtype::kFloat16;
-  args.width = kWidth;
-  const std::vector<std::byte> result = RunSmall(args, rows, bytes, angles);
-  for (uint32_t expected = 0; expected < 0x10000; ++expected) {
-    uint16_t actual;
-    std::memcpy(&actual, &result[expected * 2], sizeof(actual));
-    // x * 1 - y * 0 is NaN where y is no number.
-    if ((source[expected ^ (kWidth / 2)] & 0x7C00) == 0x7C00) continue;
-    if ((expected & 0x7FFF) > 0x7C00) {
-      ASSERT_GT(actual & 0x7FFF, 0x7C00) << expected;
-    } else if ((expected & 0x7FFF) != 0) {  // the sign of zero is not promised
-      ASSERT_EQ(actual, expected);
+  for (const Dtype dtype : {Dtype::kFloat16, Dtype::kBfloat16}) {
+    const uint32_t infinity = dtype == Dtype::kFloat16 ? 0x7C00 : 0x7F80;
+    RealignArgs args;
+    args.dtype = dtype;
+    args.width = kWidth;
+    const std::vector<std::byte> result = RunSmall(args, rows, bytes, angles);
+    for (uint32_t expected = 0; expected < 0x10000; ++expected) {
+      uint16_t actual;
+      std::memcpy(&actual, &result[expected * 2], sizeof(actual));
+      if ((expected & 0x7FFF) > infinity) {
+        const uint32_t quiet = infinity + (infinity & -infinity) / 2;
+        ASSERT_GE(actual & 0x7FFF, quiet) << DtypeName(dtype) << expected;
+        continue;
+      }
+      // x * 1 - y * 0 is NaN where y is no number.
+      if ((source[expected ^ (kWidth / 2)] & infinity) == infinity) continue;
+      if ((expected & 0x7FFF) != 0) {  // the sign of zero is not promised
+        ASSERT_EQ(actual, expected) << DtypeName(dtype);
+      }
     }
   }
 }

@@ -88,23 +88,28 @@ std::string RealignShape::Name() const {
          (pairing == RotaryPairing::kHalfSplit ? "HalfSplit" : "Interleaved") +
          std::to_string(heads) + "x" + std::to_string(width) + "Rotary" +
          std::to_string(rotary_begin) + "to" + std::to_string(rotary_begin + rotary_width) +
-         layouts[static_cast<int>(layout)];
+         layouts[static_cast<int>(layout)] + (streaming ? "Streaming" : "");
 }
 
 std::vector<RealignShape> AllRealignShapes() {
   struct Range {
     int32_t width, begin, rotary;
   };
-  // 6: fewer pairs than a small vector; 10, 20 and 44: a vector and a rest; 0: no rotation.
-  const Range ranges[] = {{64, 0, 64}, {80, 0, 20}, {96, 32, 44}, {24, 2, 10},
-                          {6, 0, 6},   {3, 1, 2},   {64, 0, 0}};
+  // 64: whole vectors, with and without something around them; 6: fewer pairs than a small vector;
+  // 10, 20 and 44: a vector and a rest; 0: no rotation.
+  const Range ranges[] = {{64, 0, 64}, {96, 16, 64}, {80, 0, 20}, {96, 32, 44},
+                          {24, 2, 10}, {6, 0, 6},    {3, 1, 2},   {64, 0, 0}};
   std::vector<RealignShape> shapes;
   for (const Dtype dtype : {Dtype::kFloat32, Dtype::kFloat16, Dtype::kBfloat16}) {
     for (const RotaryPairing pairing : {RotaryPairing::kHalfSplit, RotaryPairing::kInterleaved}) {
       for (const Range& range : ranges) {
         for (int layout = 0; layout <= static_cast<int>(TestLayout::kReversed); ++layout) {
-          shapes.push_back({dtype, pairing, range.width == 24 ? 1 : 2, range.width, range.begin,
-                            range.rotary, static_cast<TestLayout>(layout), 40});
+          RealignShape shape{
+              dtype,       pairing,      range.width == 24 ? 1 : 2,       range.width,
+              range.begin, range.rotary, static_cast<TestLayout>(layout), 40};
+          shapes.push_back(shape);
+          shape.streaming = true;
+          shapes.push_back(shape);
         }
         for (const Codec codec : {Codec::kFp8E4m3, Codec::kInt8}) {
           for (const TestLayout layout :
@@ -258,6 +263,7 @@ RealignArgs RealignProblem::Args(MemorySpan source, MemorySpan rows, MemorySpan 
   args.angle_rows = shape_.tokens;
   args.destination = view_;
   args.destination.memory = destination;
+  args.streaming = shape_.streaming;
   return args;
 }
 

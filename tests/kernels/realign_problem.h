@@ -34,6 +34,7 @@ struct RealignShape {
   TestLayout layout = TestLayout::kContiguous;
   int64_t tokens = 40;
   Codec codec = Codec::kRaw;
+  bool streaming = false;
 
   std::string Name() const;
 };
