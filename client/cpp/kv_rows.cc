@@ -64,11 +64,17 @@ absl::StatusOr<PlaneView> ViewOf(const RowViews& views, const RowRange& range, i
   return view;
 }
 
-// Heads that lie side by side are one run.
-PlaneView Merged(PlaneView view) {
+// The rows of `range` alone. Heads that lie side by side are one run, and so are then rows.
+PlaneView Merged(PlaneView view, const RowRange& range) {
+  view.base += int64_t{range.begin} * view.row_stride_bytes;
+  view.rows = range.count;
   if (view.head_stride_bytes == view.head_bytes) {
     view.head_bytes *= view.heads;
     view.heads = 1;
+  }
+  if (view.heads == 1 && view.row_stride_bytes == view.head_bytes) {
+    view.head_bytes *= view.rows;
+    view.rows = 1;
   }
   return view;
 }
@@ -159,9 +165,9 @@ RowSource FromViews(RowViews views) {
   return [views = std::move(views)](const RowRange& range, absl::Span<char> rows) -> absl::Status {
     absl::StatusOr<PlaneView> found = ViewOf(views, range, static_cast<int64_t>(rows.size()));
     if (!found.ok()) return found.status();
-    const PlaneView view = Merged(*found);
+    const PlaneView view = Merged(*found, range);
     char* to = rows.data();
-    for (int64_t row = range.begin; row < int64_t{range.begin} + range.count; ++row) {
+    for (int64_t row = 0; row < view.rows; ++row) {
       const char* from = view.base + row * view.row_stride_bytes;
       for (int64_t head = 0; head < view.heads; ++head) {
         std::memcpy(to, from + head * view.head_stride_bytes, view.head_bytes);
@@ -179,8 +185,8 @@ RowSink IntoViews(RowViews views) {
         PieceReader reader(pieces);
         absl::StatusOr<PlaneView> found = ViewOf(views, range, reader.left());
         if (!found.ok()) return found.status();
-        const PlaneView view = Merged(*found);
-        for (int64_t row = range.begin; row < int64_t{range.begin} + range.count; ++row) {
+        const PlaneView view = Merged(*found, range);
+        for (int64_t row = 0; row < view.rows; ++row) {
           char* to = view.base + row * view.row_stride_bytes;
           for (int64_t head = 0; head < view.heads; ++head) {
             reader.Copy(to + head * view.head_stride_bytes, view.head_bytes);

@@ -47,14 +47,13 @@ def _serve(nbytes: int, ready: Any) -> None:
 
 
 class FlightPeer:
-    """One connection to a Flight server that holds as many bytes as `payload` has."""
+    """One connection to a Flight server that holds as many bytes as `source` has."""
 
-    def __init__(self, payload: np.ndarray) -> None:
-        self._payload = payload
+    def __init__(self, source: np.ndarray) -> None:
         here, there = multiprocessing.Pipe()
         # A fork would inherit gRPC's threads half-way.
         context = multiprocessing.get_context("spawn")
-        self._process = context.Process(target=_serve, args=(len(payload), there), daemon=True)
+        self._process = context.Process(target=_serve, args=(len(source), there), daemon=True)
         self._process.start()
         self._client = flight.connect(f"grpc://127.0.0.1:{here.recv()}")
 
@@ -66,10 +65,10 @@ class FlightPeer:
             into[at : at + len(rows)] = rows
             at += len(rows)
 
-    def put(self) -> None:
+    def put(self, source: np.ndarray) -> None:
         """DoPut; the server copies into place."""
         descriptor = flight.FlightDescriptor.for_path("rows")
         writer, _ = self._client.do_put(descriptor, _SCHEMA)
-        for batch in _batches(self._payload):
+        for batch in _batches(source):
             writer.write_batch(batch)
         writer.close()

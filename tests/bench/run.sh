@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Runs the benchmarks of this project, one after another.
 #
-#   tests/bench/run.sh [--json FILE] [NAME...]     default: realign match transport
+#   tests/bench/run.sh [--json FILE] [NAME...]     default: realign match find transport
 #
 #   realign     rotation and copy of rows on the CPU, beside memcpy
 #   match       alignment and candidates
+#   find        FindMatch over RPC among 1,000 references, beside an empty call
 #   transport   reads and puts of a prompt's KV by every transport, beside memcpy, TCP and, where
-#               tests/bench/peers.sh installed it, Arrow Flight; both shapes
+#               tests/bench/peers.sh installed them, Arrow Flight and Redis; both shapes
 #   busy        the same with every core kept busy by other processes
 #   ttft        time to first token of a real model against its own full prefill (half an hour)
 #
@@ -19,14 +20,16 @@ set -euo pipefail
 
 readonly build="$semshare_root/build/release"
 readonly semshared="$build/server/semshared"
+readonly peer=(--cpp_peer "$build/tests/bench/cpp_peer")
 
 bench_realign() { "$build/tests/bench/realign_bench"; }
 bench_match() { "$build/tests/bench/match_bench"; }
+bench_find() { run_python find_bench.py "${peer[@]}" "$@"; }
 bench_transport() {
-  run_python transport_bench.py --shape smollm2 "$@"
-  run_python transport_bench.py --shape llama-8b "$@"
+  run_python transport_bench.py "${peer[@]}" --shape smollm2 "$@"
+  run_python transport_bench.py "${peer[@]}" --shape llama-8b "$@"
 }
-bench_busy() { run_python transport_bench.py --shape smollm2 --busy "$@"; }
+bench_busy() { run_python transport_bench.py "${peer[@]}" --shape smollm2 --busy "$@"; }
 bench_ttft() { OMP_WAIT_POLICY=PASSIVE run_python ttft_bench.py; }
 
 run_python() {
@@ -50,13 +53,13 @@ main() {
         json=(--json "$2")
         shift
         ;;
-      realign | match | transport | busy | ttft) names+=("$1") ;;
+      realign | match | find | transport | busy | ttft) names+=("$1") ;;
       *) fail "no benchmark '$1'" "tests/bench/run.sh --help lists them." ;;
     esac
     shift
   done
   [[ -x $semshared ]] || fail "$semshared is not built" "Run tests/run.sh setup release first."
-  if ((${#names[@]} == 0)); then names=(realign match transport); fi
+  if ((${#names[@]} == 0)); then names=(realign match find transport); fi
   local name
   for name in "${names[@]}"; do
     heading "$name"

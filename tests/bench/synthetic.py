@@ -14,7 +14,6 @@ import numpy as np
 
 from semshare.v1 import model_pb2
 
-VOCAB = 512
 EMBEDDING = 64
 POSITIONS = 8192
 _THETA = 1e5
@@ -40,6 +39,7 @@ class Shape:
     heads: int
     width: int
     tokens: int
+    vocab: int = 512
 
     @property
     def row_bytes(self) -> int:
@@ -65,7 +65,7 @@ class SyntheticModel:
         self._rows = random.standard_normal((2, shape.heads, shape.width))
         half = shape.width // 2
         self._inv_freq = np.float32(_THETA ** -(np.arange(half) / half)).astype(np.float64)
-        self.table = random.standard_normal((VOCAB, EMBEDDING)).astype(np.float32)
+        self.table = random.standard_normal((shape.vocab, EMBEDDING)).astype(np.float32)
         self.spec = self._make_spec()
 
     def row(self, plane: int, position: int) -> np.ndarray:
@@ -110,7 +110,7 @@ class SyntheticModel:
             layers=shape.layers,
             dtype=model_pb2.DTYPE_BFLOAT16,
             layer_groups=[model_pb2.LayerGroup(layers=range(shape.layers), planes=planes)],
-            vocab_size=VOCAB,
+            vocab_size=shape.vocab,
             embedding_width=EMBEDDING,
             max_positions=POSITIONS,
             weights_digest=hashlib.sha256(shape.name.encode()).digest(),

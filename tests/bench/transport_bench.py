@@ -1,7 +1,7 @@
 """Reads and puts of a whole prompt's KV through each transport, beside the machine's limits.
 
-    python tests/bench/transport_bench.py --semshared PATH [--json FILE] [--shape NAME] [--runs N]
-        [--busy]
+    python tests/bench/transport_bench.py --semshared PATH --cpp_peer PATH [--json FILE]
+        [--shape NAME] [--runs N] [--busy]
 
 A broker is started on an empty folder with a model that is only a shape (synthetic.py): 5,000
 tokens of SmolLM2 (115 MB in bfloat16) or 4,096 tokens of an 8B Llama (512 MiB). One reference is
@@ -9,18 +9,22 @@ stored; each read asks for it behind 100 other tokens, so every K row is turned.
 with fp64 before anything is timed. Then everything takes turns, and medians are printed:
 
     memcpy       the same bytes, one thread, pages touched: the limit of shared memory
-    tcp          the same bytes over one loopback connection into the final buffer: inline's limit
-    flight_get   Arrow Flight's DoGet, copied into place (with pyarrow: tests/bench/peers.sh)
-    flight_put   its DoPut
+    tcp_get      the same bytes over one loopback connection, received into a buffer and copied into
+                 place: the limit of inline reads
+    tcp_put      the other way
+    NAME_get     another system's read, copied into place, and NAME_put its write: Arrow Flight and
+    NAME_put     Redis, where tests/bench/peers.sh installed them
     shm_get      ReadKv into this process's memory, until the last layer is said to be there
     shm_first    until the first layer is
-    inline_get   ReadKv in frames, copied into the final buffer
     shm_put      BeginPut and WriteKv, until visible (memory durability)
     shm_durable  the same until durable
-    inline_put   as shm_put, in frames
+    cpp_get      the C++ client: ReadKv in frames, copied into place
+    cpp_put      and its put
+    inline_get   the Python client: ReadKv in frames, copied into place
+    inline_put   and its put
 
-`--busy` keeps every core busy with other processes meanwhile; the memcpy is then under the same
-load. Expect a minute or two; other work on the machine shows.
+`--busy` keeps every core busy with other processes meanwhile; memcpy is measured before that too,
+as memcpy_idle. Expect a minute or two; other work on the machine shows.
 """
 
 from __future__ import annotations
@@ -28,13 +32,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import multiprocessing
 import os
-import socket
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -43,7 +44,9 @@ from typing import Any
 
 import grpc
 import numpy as np
-from synthetic import SHAPES, VOCAB, Shape, SyntheticModel, from_bfloat16
+from broker_process import broker
+from peers import CppPeer, TcpPeer, closing, other_systems
+from synthetic import SHAPES, Shape, SyntheticModel, from_bfloat16
 
 from semshare.client import Client
 from semshare.frames import MAX_PAYLOAD_BYTES, WriteFrame
@@ -53,15 +56,21 @@ from semshare.v1 import cache_admin_pb2_grpc as admin_grpc
 from semshare.v1 import cache_broker_pb2 as pb
 
 SHIFT = 100
+# What each is divided by, where it was measured.
 LIMITS = {
-    "tcp": "memcpy",
-    "flight_get": "tcp",
-    "flight_put": "tcp",
-    "shm_get": "memcpy",
-    "inline_get": "tcp",
-    "shm_put": "memcpy",
-    "shm_durable": "memcpy",
-    "inline_put": "tcp",
+    "tcp_get": ["memcpy"],
+    "tcp_put": ["memcpy"],
+    "flight_get": ["tcp_get", "memcpy"],
+    "flight_put": ["tcp_put", "memcpy"],
+    "redis_get": ["tcp_get", "memcpy"],
+    "redis_put": ["tcp_put", "memcpy"],
+    "shm_get": ["memcpy", "memcpy_idle"],
+    "shm_put": ["memcpy", "memcpy_idle"],
+    "shm_durable": ["memcpy"],
+    "cpp_get": ["tcp_get", "flight_get"],
+    "cpp_put": ["tcp_put", "flight_put"],
+    "inline_get": ["cpp_get", "tcp_get", "flight_get"],
+    "inline_put": ["cpp_put", "tcp_put", "flight_put"],
 }
 BFLOAT16_ERROR = 2.0**-7
 
@@ -104,7 +113,7 @@ class Bench:
         return self.client.find_match(request, timeout_s=60).match
 
     def header(self) -> list[int]:
-        return np.random.default_rng(99).integers(0, VOCAB, SHIFT).tolist()
+        return np.random.default_rng(99).integers(0, self.shape.vocab, SHIFT).tolist()
 
     # What is timed.
 
@@ -131,7 +140,7 @@ class Bench:
     def begin_put(self, durability: int) -> Any:
         """A prompt that nobody has seen; its rows are the document's."""
         self.seed += 1
-        ids = np.random.default_rng(self.seed).integers(0, VOCAB, self.shape.tokens)
+        ids = np.random.default_rng(self.seed).integers(0, self.shape.vocab, self.shape.tokens)
         request = pb.BeginPutRequest(
             model=self.model.spec.fingerprint, token_ids=ids.tolist(), durability=durability
         )
@@ -174,34 +183,12 @@ class Bench:
                         raise SystemExit(f"wrong rows: token {token} plane {plane}: {error}")
 
 
-def start(semshared: Path, folder: Path) -> tuple[subprocess.Popen[bytes], Path]:
-    """A broker with room for several references."""
-    address = folder / "address.json"
-    process = subprocess.Popen(
-        [
-            semshared,
-            "--listen=127.0.0.1:0",
-            "--metrics_listen=127.0.0.1:0",
-            f"--data_dir={folder / 'data'}",
-            f"--device_memory_bytes={5 << 29}",
-            f"--address_file={address}",
-        ],
-        stdout=(folder / "semshared.log").open("wb"),
-        stderr=subprocess.STDOUT,
-    )
-    while not address.exists():
-        if process.poll() is not None:
-            raise SystemExit((folder / "semshared.log").read_text(encoding="utf-8"))
-        time.sleep(0.02)
-    return process, address
-
-
 def prepare(shape: Shape, address: Path) -> Bench:
     """Registers the shape, stores the document, and takes all memory."""
     model = SyntheticModel(shape)
     client = Client.from_address_file(address, timeout_s=30)
     client.register_model(model.spec, model.table, None, model.probes())
-    document = np.random.default_rng(5).integers(0, VOCAB, shape.tokens).tolist()
+    document = np.random.default_rng(5).integers(0, shape.vocab, shape.tokens).tolist()
     channel = grpc.insecure_channel(client.address)
     room = shape.kv_bytes(shape.tokens + SHIFT)
     bench = Bench(
@@ -210,7 +197,7 @@ def prepare(shape: Shape, address: Path) -> Bench:
         client,
         admin_grpc.CacheAdminStub(channel),
         document,
-        SharedBuffer(room),
+        SharedBuffer(shape.kv_bytes(shape.tokens)),
         SharedBuffer(room),
         np.zeros(room, np.uint8),
     )
@@ -223,85 +210,99 @@ def prepare(shape: Shape, address: Path) -> Bench:
     return bench
 
 
-def serve_bytes(nbytes: int, ready: Any) -> None:
-    """The other end of `tcp`: sends `nbytes` touched bytes for each byte that it gets."""
-    payload = memoryview(np.ones(nbytes, np.uint8))
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        ready.send(listener.getsockname()[1])
-        connection, _ = listener.accept()
-        with connection:
-            while connection.recv(1):
-                connection.sendall(payload)
+def start_cpp_peer(bench: Bench, program: Path, prompts: Path) -> CppPeer:
+    """The C++ client on the same memory."""
+    np.asarray(bench.header() + bench.document, "<u4").tofile(prompts)
+    return CppPeer(
+        program,
+        address=bench.client.address,
+        model=bench.model.spec.fingerprint.hex(),
+        prompts=prompts,
+        tokens=SHIFT + len(bench.document),
+        target=bench.target.path,
+        source=bench.source.path,
+        layers=bench.shape.layers,
+        row_bytes=bench.shape.row_bytes,
+        first_row=SHIFT,
+        vocab=bench.shape.vocab,
+    )
 
 
-def tcp_reader(nbytes: int, into: np.ndarray) -> Callable[[], None]:
-    here, there = multiprocessing.Pipe()
-    multiprocessing.Process(target=serve_bytes, args=(nbytes, there), daemon=True).start()
-    connection = socket.create_connection(("127.0.0.1", here.recv()))
-    view = memoryview(into)
-
-    def read() -> None:
-        connection.sendall(b"x")
-        at = 0
-        while at < nbytes:
-            at += connection.recv_into(view[at:nbytes], min(1 << 20, nbytes - at))
-
-    return read
-
-
-def flight_peers(bench: Bench) -> dict[str, Callable[[], None]]:
-    """Arrow Flight over the same bytes in batches of 2 MiB; empty without pyarrow."""
-    try:
-        from flight_peer import FlightPeer
-    except ImportError:
-        print("pyarrow is not installed (tests/bench/peers.sh): no Arrow Flight", flush=True)
-        return {}
-    nbytes = bench.shape.kv_bytes(bench.shape.tokens)
-    peer = FlightPeer(bench.source.array[:nbytes])
-    return {"flight_get": lambda: peer.get(bench.spare), "flight_put": peer.put}
-
-
-def measure(bench: Bench, runs: int) -> dict[str, list[float]]:
-    """Seconds by case; everything takes turns."""
+def verify(bench: Bench, cpp: CppPeer) -> None:
+    """Every way of reading brings the right rows."""
     match = bench.find()
     if match.matched_tokens < bench.shape.tokens - 1:
         raise SystemExit(f"matched {match.matched_tokens} of {bench.shape.tokens} tokens")
-    first: list[float] = []
-    for read in (lambda: bench.shm_get(match, first), lambda: bench.inline_get(match)):
+    ways: list[Callable[[], Any]] = [
+        lambda: bench.shm_get(match, []),
+        lambda: bench.inline_get(match),
+        lambda: cpp.ask("get"),
+    ]
+    for read in ways:
         bench.target.array[:] = 0
         read()
         bench.verify(match)
     bench.client.release(match.lease_id)
-    nbytes = bench.shape.kv_bytes(bench.shape.tokens)
-    cases: dict[str, Callable[[], Any]] = {
-        "memcpy": bench.memcpy,
-        "tcp": tcp_reader(nbytes, bench.spare),
-        **flight_peers(bench),
-        "shm_put": lambda: bench.shm_put(pb.DURABILITY_MEMORY),
-        "inline_put": bench.inline_put,
-        "shm_durable": lambda: bench.shm_put(pb.DURABILITY_DISK),
-    }
-    seconds: dict[str, list[float]] = {}
 
-    def timed(name: str, call: Callable[[], Any]) -> Any:
+
+class Clock:
+    """Seconds by case."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, list[float]] = {}
+
+    def add(self, name: str, seconds: float) -> None:
+        self.seconds.setdefault(name, []).append(seconds)
+
+    def time(self, name: str, call: Callable[[], Any]) -> Any:
         began = time.perf_counter()
         answer = call()
-        seconds.setdefault(name, []).append(time.perf_counter() - began)
+        self.add(name, time.perf_counter() - began)
         return answer
 
+
+def measure(bench: Bench, cpp: CppPeer, peers: dict[str, Any], runs: int) -> dict[str, list[float]]:
+    """Seconds by case; everything takes turns."""
+    nbytes = bench.shape.kv_bytes(bench.shape.tokens)
+    source = bench.source.array[:nbytes]
+    clock = Clock()
     for run in range(runs + 1):
         if run == 1:
-            seconds.clear()  # The first round was the warm-up.
-        for name, call in cases.items():
-            stored = timed(name, call)
-            if isinstance(stored, bytes):
-                bench.delete(stored)
+            clock = Clock()  # The first round was the warm-up.
+        clock.time("memcpy", bench.memcpy)
+        for name, peer in peers.items():
+            clock.time(f"{name}_get", lambda peer=peer: peer.get(bench.spare))
+            clock.time(f"{name}_put", lambda peer=peer: peer.put(source))
+        for name, durability in (
+            ("shm_put", pb.DURABILITY_MEMORY),
+            ("shm_durable", pb.DURABILITY_DISK),
+        ):
+            bench.delete(clock.time(name, lambda durability=durability: bench.shm_put(durability)))
+        bench.delete(clock.time("inline_put", bench.inline_put))
+        seconds, reference = cpp.ask(f"put {run}")
+        bench.delete(bytes.fromhex(reference))
+        clock.add("cpp_put", float(seconds))
         match = bench.find()
-        timed("shm_get", lambda match=match: bench.shm_get(match, first))
-        seconds.setdefault("shm_first", []).append(first.pop())
-        timed("inline_get", lambda match=match: bench.inline_get(match))
+        first: list[float] = []
+        clock.time("shm_get", lambda match=match, first=first: bench.shm_get(match, first))
+        clock.add("shm_first", first[0])
+        clock.time("inline_get", lambda match=match: bench.inline_get(match))
         bench.client.release(match.lease_id)
-    return seconds
+        clock.add("cpp_get", float(cpp.ask("get")[0]))
+    return clock.seconds
+
+
+def measure_all(bench: Bench, options: argparse.Namespace, folder: Path) -> dict[str, list[float]]:
+    nbytes = bench.shape.kv_bytes(bench.shape.tokens)
+    cpp = start_cpp_peer(bench, options.cpp_peer, folder / "prompts")
+    peers = {"tcp": TcpPeer(nbytes), **other_systems(bench.source.array[:nbytes])}
+    with closing(cpp, *peers.values()):
+        verify(bench, cpp)
+        idle = Clock()
+        for _ in range(options.runs if options.busy else 0):
+            idle.time("memcpy_idle", bench.memcpy)
+        with load(options.busy):
+            return measure(bench, cpp, peers, options.runs) | idle.seconds
 
 
 @contextlib.contextmanager
@@ -332,20 +333,22 @@ def figures(bench: Bench, seconds: dict[str, list[float]], case: str) -> Iterato
                 "runs": len(seconds[name]),
             }
             continue
-        limit = LIMITS.get(name, "")
         line = {
             "bench": f"transport/{name}",
             "case": case,
             "value": round(nbytes / value / 1e9, 3),
             "unit": "GB/s",
         }
-        if limit:
-            line |= {
-                "limit": limit,
-                "limit_value": round(nbytes / median[limit] / 1e9, 3),
-                "ratio": round(median[limit] / value, 3),
-            }
-        yield line | {"runs": len(seconds[name])}
+        limits = [limit for limit in LIMITS.get(name, []) if limit in median]
+        for limit in limits or [""]:
+            beside = {}
+            if limit:
+                beside = {
+                    "limit": limit,
+                    "limit_value": round(nbytes / median[limit] / 1e9, 3),
+                    "ratio": round(median[limit] / value, 3),
+                }
+            yield line | beside | {"runs": len(seconds[name])}
 
 
 def main() -> int:
@@ -353,30 +356,30 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--semshared", required=True, type=Path)
+    parser.add_argument("--cpp_peer", required=True, type=Path)
     parser.add_argument("--json", type=Path, help="append a line for each figure")
     parser.add_argument("--shape", choices=sorted(SHAPES), default="smollm2")
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--busy", action="store_true")
     options = parser.parse_args()
     shape = SHAPES[options.shape]
-    with tempfile.TemporaryDirectory(prefix="semshare-bench-") as folder:
-        process, address = start(options.semshared, Path(folder))
-        try:
-            bench = prepare(shape, address)
-            with load(options.busy):
-                seconds = measure(bench, options.runs)
-        finally:
-            process.terminate()
-            process.wait(timeout=60)
+    with broker(options.semshared, f"--device_memory_bytes={5 << 29}") as address:
+        bench = prepare(shape, address)
+        seconds = measure_all(bench, options, address.parent)
     case = f"{shape.name} {shape.tokens} tokens" + (", cores busy" if options.busy else "")
     print(f"{case}, {shape.kv_bytes(shape.tokens) / 1e6:.0f} MB, median of {options.runs}")
+    shown = ""
     for line in figures(bench, seconds, case):
-        beside = f"  {line['ratio']:5.2f} of {line['limit']}" if "ratio" in line else ""
         name = line["bench"].partition("/")[2]
-        print(f"  {name:12} {line['value']:8.2f} {line['unit']}{beside}", flush=True)
+        beside = f"  {line['ratio']:5.2f} of {line['limit']}" if "ratio" in line else ""
+        if name != shown:
+            shown = name
+            print(f"\n  {name:12} {line['value']:8.2f} {line['unit']:4}", end="")
+        print(beside, end="", flush=True)
         if options.json is not None:
             with options.json.open("a", encoding="utf-8") as out:
                 out.write(json.dumps(line) + "\n")
+    print()
     return 0
 
 
