@@ -258,6 +258,8 @@ class Broker {
 
   // broker_match.cc
   absl::Status CheckFind(const Model& model, const FindRequest& request) const;
+  absl::StatusOr<std::vector<Candidate>> FindCandidates(const Model& model,
+                                                        const FindRequest& request) const;
   absl::StatusOr<Found> FindSources(const Model& model, const FindRequest& request);
   absl::StatusOr<Found> AlignPaper(const Model& model, const FindRequest& request,
                                    std::vector<ReferencePtr> sources, int distance);

@@ -168,11 +168,20 @@ absl::StatusOr<FindResult> Broker::FindMatch(std::string_view tenant, const Find
   return Finish(std::move(model), tenant, request, std::move(found));
 }
 
+absl::StatusOr<std::vector<Candidate>> Broker::FindCandidates(const Model& model,
+                                                              const FindRequest& request) const {
+  const auto signatures = [&] { return model.space->Signatures(request.token_ids); };
+  if (request.mode != MatchMode::kSemShareKv) {
+    return model.index->QueryOnDemand(request.token_ids, signatures);
+  }
+  // The paper's mode chooses by meaning alone.
+  SEMSHARE_ASSIGN_OR_RETURN(const std::vector<uint64_t> given, signatures());
+  return model.index->Query(request.token_ids, given);
+}
+
 absl::StatusOr<Broker::Found> Broker::FindSources(const Model& model, const FindRequest& request) {
-  SEMSHARE_ASSIGN_OR_RETURN(const std::vector<uint64_t> signatures,
-                            model.space->Signatures(request.token_ids));
   SEMSHARE_ASSIGN_OR_RETURN(const std::vector<Candidate> candidates,
-                            model.index->Query(request.token_ids, signatures));
+                            FindCandidates(model, request));
   std::vector<ReferencePtr> sources;
   int best_distance = kSignatureBits;
   int best_source = 0;

@@ -26,6 +26,9 @@ constexpr int64_t kMaxQueryWindows = 64;
 // A window is uncovered if grams cover less than this share of it.
 constexpr double kCoveredWindowShare = 0.5;
 
+// A reference that shares this much of what the best one shares is its rival.
+constexpr double kRivalShare = 0.9;
+
 using Code = std::array<uint64_t, kSignatureWords>;
 
 int32_t CodeDistance(absl::Span<const uint64_t> a, const Code& b) {
@@ -56,6 +59,14 @@ std::vector<uint64_t> DistinctHashes(const std::vector<Gram>& grams) {
   return hashes;
 }
 
+void SortByGrams(std::vector<Candidate>* candidates) {
+  std::stable_sort(
+      candidates->begin(), candidates->end(), [](const Candidate& a, const Candidate& b) {
+        return a.gram_tokens != b.gram_tokens ? a.gram_tokens > b.gram_tokens
+                                              : a.signature_distance < b.signature_distance;
+      });
+}
+
 class CandidateIndexImpl : public CandidateIndex {
  public:
   CandidateIndexImpl(const CandidateIndexOptions& options, Backend* backend)
@@ -71,6 +82,8 @@ class CandidateIndexImpl : public CandidateIndex {
   void Remove(const ReferenceId& id) override;
   absl::StatusOr<std::vector<Candidate>> Query(absl::Span<const uint32_t> token_ids,
                                                absl::Span<const uint64_t> signatures) override;
+  absl::StatusOr<std::vector<Candidate>> QueryOnDemand(absl::Span<const uint32_t> token_ids,
+                                                       SignatureSource signatures) override;
   CandidateIndexStats stats() const override;
 
  private:
@@ -83,8 +96,10 @@ class CandidateIndexImpl : public CandidateIndex {
     std::optional<Code> prompt_code;  // none: added without signatures
   };
 
-  // What Query knows of the references that a query hits, copied under the lock.
+  // What is known of the references that a query's grams hit, copied under the lock.
   struct Snapshot {
+    std::vector<Gram> grams;  // the query's
+    std::vector<bool> covered;
     std::vector<GramIndex::Hit> hits;
     absl::flat_hash_map<uint32_t, std::pair<ReferenceId, std::optional<Code>>> entries;
   };
@@ -100,12 +115,15 @@ class CandidateIndexImpl : public CandidateIndex {
 
   std::optional<uint64_t> RemoveLocked(const ReferenceId& id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void DropCodes(uint64_t serial);
-  Snapshot FindGrams(const std::vector<Gram>& grams) const;
+  Snapshot FindGrams(absl::Span<const uint32_t> token_ids) const;
   absl::StatusOr<std::vector<Semantic>> FindSemantic(absl::Span<const uint32_t> token_ids,
                                                      absl::Span<const uint64_t> signatures,
                                                      const std::vector<bool>& covered) const;
-  std::vector<Candidate> Merge(const std::vector<Gram>& grams, const Snapshot& snapshot,
-                               absl::Span<const uint64_t> signatures,
+  absl::StatusOr<std::vector<Candidate>> AddMeaning(absl::Span<const uint32_t> token_ids,
+                                                    absl::Span<const uint64_t> signatures,
+                                                    const Snapshot& snapshot) const;
+  std::vector<Candidate> FewestSharers(const Snapshot& snapshot) const;
+  std::vector<Candidate> Merge(const Snapshot& snapshot, absl::Span<const uint64_t> signatures,
                                const std::vector<Semantic>& semantic) const;
 
   const CandidateIndexOptions options_;
@@ -198,15 +216,21 @@ void CandidateIndexImpl::Remove(const ReferenceId& id) {
   if (removed) DropCodes(*removed);
 }
 
-CandidateIndexImpl::Snapshot CandidateIndexImpl::FindGrams(const std::vector<Gram>& grams) const {
+CandidateIndexImpl::Snapshot CandidateIndexImpl::FindGrams(
+    absl::Span<const uint32_t> token_ids) const {
   Snapshot snapshot;
-  const MutexLock lock(&mutex_);
-  snapshot.hits = grams_.Find(grams);
-  for (const GramIndex::Hit& hit : snapshot.hits) {
-    if (snapshot.entries.contains(hit.slot)) continue;
-    const Entry& entry = entries_[hit.slot];
-    snapshot.entries[hit.slot] = {entry.id, entry.prompt_code};
+  snapshot.grams = Winnow(token_ids, gram_options_);
+  {
+    const MutexLock lock(&mutex_);
+    snapshot.hits = grams_.Find(snapshot.grams);
+    for (const GramIndex::Hit& hit : snapshot.hits) {
+      if (snapshot.entries.contains(hit.slot)) continue;
+      const Entry& entry = entries_[hit.slot];
+      snapshot.entries[hit.slot] = {entry.id, entry.prompt_code};
+    }
   }
+  snapshot.covered = CoveredByGrams(snapshot.grams, snapshot.hits, gram_options_,
+                                    static_cast<int64_t>(token_ids.size()));
   return snapshot;
 }
 
@@ -257,8 +281,7 @@ absl::StatusOr<std::vector<CandidateIndexImpl::Semantic>> CandidateIndexImpl::Fi
   return semantic;
 }
 
-std::vector<Candidate> CandidateIndexImpl::Merge(const std::vector<Gram>& grams,
-                                                 const Snapshot& snapshot,
+std::vector<Candidate> CandidateIndexImpl::Merge(const Snapshot& snapshot,
                                                  absl::Span<const uint64_t> signatures,
                                                  const std::vector<Semantic>& semantic) const {
   absl::flat_hash_set<ReferenceId> taken;
@@ -276,8 +299,8 @@ std::vector<Candidate> CandidateIndexImpl::Merge(const std::vector<Gram>& grams,
   };
   const int reserved = std::min(
       {kSignatureCandidates, static_cast<int>(semantic.size()), options_.max_candidates - 1});
-  for (const GramShare& share :
-       ChooseByCoverage(grams, snapshot.hits, gram_options_, options_.max_candidates - reserved)) {
+  for (const GramShare& share : ChooseByCoverage(snapshot.grams, snapshot.hits, gram_options_,
+                                                 options_.max_candidates - reserved)) {
     take(share);
   }
   for (const Semantic& one : semantic) {
@@ -288,31 +311,64 @@ std::vector<Candidate> CandidateIndexImpl::Merge(const std::vector<Gram>& grams,
                     [&](const auto& entry) { return entry.second.first == one.candidate.id; });
     if (!hit && taken.insert(one.candidate.id).second) by_meaning.push_back(one.candidate);
   }
-  std::vector<GramShare> shares = SharesBySlot(grams, snapshot.hits, gram_options_);
+  std::vector<GramShare> shares = SharesBySlot(snapshot.grams, snapshot.hits, gram_options_);
   std::stable_sort(shares.begin(), shares.end(),
                    [](const GramShare& a, const GramShare& b) { return a.tokens > b.tokens; });
   for (const GramShare& share : shares) take(share);
-  std::stable_sort(by_grams.begin(), by_grams.end(), [](const Candidate& a, const Candidate& b) {
-    return a.gram_tokens != b.gram_tokens ? a.gram_tokens > b.gram_tokens
-                                          : a.signature_distance < b.signature_distance;
-  });
+  SortByGrams(&by_grams);
   by_grams.insert(by_grams.end(), by_meaning.begin(), by_meaning.end());
   return by_grams;
+}
+
+absl::StatusOr<std::vector<Candidate>> CandidateIndexImpl::AddMeaning(
+    absl::Span<const uint32_t> token_ids, absl::Span<const uint64_t> signatures,
+    const Snapshot& snapshot) const {
+  SEMSHARE_ASSIGN_OR_RETURN(std::vector<Semantic> semantic,
+                            FindSemantic(token_ids, signatures, snapshot.covered));
+  std::sort(semantic.begin(), semantic.end(), [](const Semantic& a, const Semantic& b) {
+    return a.distance != b.distance ? a.distance < b.distance : a.candidate.id < b.candidate.id;
+  });
+  return Merge(snapshot, signatures, semantic);
 }
 
 absl::StatusOr<std::vector<Candidate>> CandidateIndexImpl::Query(
     absl::Span<const uint32_t> token_ids, absl::Span<const uint64_t> signatures) {
   SEMSHARE_RETURN_IF_ERROR(CheckPrompt(token_ids, signatures));
-  const std::vector<Gram> grams = Winnow(token_ids, gram_options_);
-  const Snapshot snapshot = FindGrams(grams);
-  const std::vector<bool> covered =
-      CoveredByGrams(grams, snapshot.hits, gram_options_, static_cast<int64_t>(token_ids.size()));
-  SEMSHARE_ASSIGN_OR_RETURN(std::vector<Semantic> semantic,
-                            FindSemantic(token_ids, signatures, covered));
-  std::sort(semantic.begin(), semantic.end(), [](const Semantic& a, const Semantic& b) {
-    return a.distance != b.distance ? a.distance < b.distance : a.candidate.id < b.candidate.id;
-  });
-  return Merge(grams, snapshot, signatures, semantic);
+  return AddMeaning(token_ids, signatures, FindGrams(token_ids));
+}
+
+absl::StatusOr<std::vector<Candidate>> CandidateIndexImpl::QueryOnDemand(
+    absl::Span<const uint32_t> token_ids, SignatureSource source) {
+  SEMSHARE_RETURN_IF_ERROR(CheckPrompt(token_ids, {}));
+  const Snapshot snapshot = FindGrams(token_ids);
+  const auto covered = std::count(snapshot.covered.begin(), snapshot.covered.end(), true);
+  if (static_cast<double>(covered) < kMeaningSpared * static_cast<double>(token_ids.size())) {
+    SEMSHARE_ASSIGN_OR_RETURN(const std::vector<uint64_t> signatures, source());
+    SEMSHARE_RETURN_IF_ERROR(CheckPrompt(token_ids, signatures));
+    return AddMeaning(token_ids, signatures, snapshot);
+  }
+  return FewestSharers(snapshot);
+}
+
+// Those that cover the prompt together, and their rivals: references that share about as much as
+// the best may lie better, at the same positions for one.
+std::vector<Candidate> CandidateIndexImpl::FewestSharers(const Snapshot& snapshot) const {
+  const auto most = static_cast<size_t>(options_.max_candidates);
+  std::vector<GramShare> shares =
+      ChooseByCoverage(snapshot.grams, snapshot.hits, gram_options_, options_.max_candidates);
+  const double rival = shares.empty() ? 0 : kRivalShare * shares.front().tokens;
+  absl::flat_hash_set<uint32_t> taken;
+  for (const GramShare& share : shares) taken.insert(share.slot);
+  for (const GramShare& share : SharesBySlot(snapshot.grams, snapshot.hits, gram_options_)) {
+    if (shares.size() >= most) break;
+    if (share.tokens >= rival && taken.insert(share.slot).second) shares.push_back(share);
+  }
+  std::vector<Candidate> candidates;
+  for (const GramShare& share : shares) {
+    candidates.push_back({snapshot.entries.at(share.slot).first, share.tokens});
+  }
+  SortByGrams(&candidates);
+  return candidates;
 }
 
 CandidateIndexStats CandidateIndexImpl::stats() const {

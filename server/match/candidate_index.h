@@ -13,6 +13,7 @@
 #include <memory>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
@@ -30,6 +31,9 @@ struct CandidateIndexOptions {
   uint64_t gram_key = 0;            // keyed per namespace
   absl::Status Validate() const;
 };
+
+// Share of a prompt that grams must cover to spare the search by meaning.
+inline constexpr double kMeaningSpared = 0.9;
 
 struct Candidate {
   ReferenceId id;
@@ -59,6 +63,13 @@ class CandidateIndex {
   // candidates by distance.
   virtual absl::StatusOr<std::vector<Candidate>> Query(absl::Span<const uint32_t> token_ids,
                                                        absl::Span<const uint64_t> signatures) = 0;
+
+  // The same without the cost of meaning where it cannot add anything: if grams cover nearly all of
+  // the prompt (kMeaningSpared), signatures are not asked for, and references are left out that
+  // cover nothing more and share much less than the best. An error of the source is the answer.
+  using SignatureSource = absl::FunctionRef<absl::StatusOr<std::vector<uint64_t>>()>;
+  virtual absl::StatusOr<std::vector<Candidate>> QueryOnDemand(absl::Span<const uint32_t> token_ids,
+                                                               SignatureSource signatures) = 0;
 
   virtual CandidateIndexStats stats() const = 0;
 };

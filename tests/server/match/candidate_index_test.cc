@@ -139,6 +139,33 @@ TEST_P(CandidateIndexTest, AddingAgainReplacesAndRemovingForgets) {
   EXPECT_EQ(Numbers(Query(first)), std::vector<uint64_t>{3});
 }
 
+TEST_P(CandidateIndexTest, MeaningIsAskedOnlyWhereGramsDoNotCover) {
+  const Ids text = prompts_.Text(1000);
+  Add(1, Join({prompts_.Text(100), text}));
+  Add(2, Slice(text, 0, 500));
+  Add(3, text);  // as much of it as the first
+  for (uint64_t i = 10; i < 30; ++i) Add(i, prompts_.Text(800));
+  int asked = 0;
+  const auto query = [&](const Ids& ids) {
+    const auto candidates = index_->QueryOnDemand(ids, [&] {
+      ++asked;
+      return space_->Signatures(ids);
+    });
+    EXPECT_TRUE(candidates.ok()) << candidates.status();
+    return Numbers(*candidates);
+  };
+  EXPECT_THAT(query(Join({prompts_.Text(50), text})), testing::UnorderedElementsAre(1u, 3u));
+  EXPECT_EQ(asked, 0);
+  const Ids mixed = Join({Slice(text, 0, 800), Reworded(Slice(text, 800, 1000))});
+  EXPECT_EQ(query(mixed), Numbers(Query(mixed)));
+  EXPECT_EQ(asked, 1);
+  const auto failed =
+      index_->QueryOnDemand(Reworded(text), []() -> absl::StatusOr<std::vector<uint64_t>> {
+        return absl::ResourceExhaustedError("no lane");
+      });
+  EXPECT_TRUE(absl::IsResourceExhausted(failed.status()));
+}
+
 TEST_P(CandidateIndexTest, WorksWithoutSignatures) {
   const Ids text = prompts_.Text(400);
   ASSERT_TRUE(index_->Add(Id(1), text, {}).ok());
