@@ -7,18 +7,27 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 
+@dataclass(frozen=True)
+class RunningBroker:
+    """What `Client.from_address_file` takes, and where there is room for files beside it."""
+
+    address_file: Path
+    folder: Path
+    pid: int
+
+
 @contextlib.contextmanager
-def broker(semshared: Path, *flags: str) -> Iterator[Path]:
-    """The address file of a broker that listens, in a folder of its own; both end with the
-    context."""
+def broker(semshared: Path, *flags: str) -> Iterator[RunningBroker]:
+    """A broker that listens, with a folder of its own; both end with the context."""
     with tempfile.TemporaryDirectory(prefix="semshare-bench-") as folder:
         yield from _run(semshared, Path(folder), *flags)
 
 
-def _run(semshared: Path, folder: Path, *flags: str) -> Iterator[Path]:
+def _run(semshared: Path, folder: Path, *flags: str) -> Iterator[RunningBroker]:
     address = folder / "address.json"
     process = subprocess.Popen(
         [
@@ -37,7 +46,7 @@ def _run(semshared: Path, folder: Path, *flags: str) -> Iterator[Path]:
             if process.poll() is not None:
                 raise SystemExit((folder / "semshared.log").read_text(encoding="utf-8"))
             time.sleep(0.02)
-        yield address
+        yield RunningBroker(address, folder, process.pid)
     finally:
         process.terminate()
         process.wait(timeout=60)

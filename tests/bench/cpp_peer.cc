@@ -12,6 +12,8 @@
 //   put SEED   Put of `tokens` random ids, rows from the source: seconds until visible, reference
 //   find       FindMatch for each prompt in turn: the seconds of each, separated by blanks
 //   empty N    GetModel N times: likewise
+//   readers N  FindMatch for prompt 0 in N threads, then Read in all of them at once: the seconds
+//              of each read, from the common start
 //
 // Exits with 1 and a message if anything fails. Not for use by hand.
 #include <fcntl.h>
@@ -29,6 +31,7 @@
 #include <random>
 #include <sstream>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "absl/flags/flag.h"
@@ -131,6 +134,34 @@ class Peer {
     std::printf("%.9f %s\n", seconds, absl::BytesToHexString(put.reference_id).c_str());
   }
 
+  void Readers(int64_t count) {
+    std::vector<FindResult> found;
+    for (int64_t i = 0; i < count; ++i) {
+      found.push_back(Take(client_->FindMatch(Request(0))));
+      if (!found.back().lease.held()) Fail("no match");
+    }
+    std::vector<double> seconds(found.size());
+    std::vector<std::thread> threads;
+    const auto begin = std::chrono::steady_clock::now();
+    for (size_t i = 0; i < found.size(); ++i) {
+      threads.emplace_back([this, &lease = found[i].lease, &taken = seconds[i], begin] {
+        // Rows are copied, as a reader does, but not kept: so many caches would fill the machine.
+        std::vector<char> rows(static_cast<size_t>(kMaxFramePayloadBytes));
+        const auto sink = [&rows](const RowRange&, absl::Span<const absl::Span<const char>> parts) {
+          PieceReader reader(parts);
+          reader.Copy(rows.data(), reader.left());
+          return absl::OkStatus();
+        };
+        const absl::Status status = client_->Read(lease, {}, sink);
+        if (!status.ok()) Fail(status.ToString());
+        taken = SecondsSince(begin);
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+    for (const double each : seconds) std::printf("%.9f ", each);
+    std::printf("\n");
+  }
+
   void Empty(int64_t calls) {
     for (int64_t i = 0; i < calls; ++i) {
       const auto begin = std::chrono::steady_clock::now();
@@ -199,6 +230,8 @@ void Serve() {
       peer.Put(static_cast<uint32_t>(std::stoul(line.substr(4))));
     } else if (line == "find") {
       peer.Find();
+    } else if (line.rfind("readers ", 0) == 0) {
+      peer.Readers(std::stol(line.substr(8)));
     } else if (line.rfind("empty ", 0) == 0) {
       peer.Empty(std::stol(line.substr(6)));
     } else {

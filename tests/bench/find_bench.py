@@ -161,10 +161,10 @@ def main() -> int:
     parser.add_argument("--references", type=int, default=1000)
     parser.add_argument("--queries", type=int, default=500)
     options = parser.parse_args()
-    with broker(options.semshared, f"--device_memory_bytes={1 << 30}") as address:
-        bench = Bench(address, options.references, options.queries)
+    with broker(options.semshared, f"--device_memory_bytes={1 << 30}") as running:
+        bench = Bench(running.address_file, options.references, options.queries)
         bench.verify()
-        seconds = measure(bench, options.cpp_peer, address.parent)
+        seconds = measure(bench, options.cpp_peer, running.folder)
     case = f"{options.references} references, {TOKENS + HEADER} tokens"
     print(f"{case}, {options.queries} calls one after another")
     for line in figures(seconds, case):

@@ -9,6 +9,7 @@
 #   transport   reads and puts of a prompt's KV by every transport, beside memcpy, TCP and, where
 #               tests/bench/peers.sh installed them, Arrow Flight and Redis; both shapes
 #   busy        the same with every core kept busy by other processes
+#   readers     64 reads at once: the slowest beside the fastest, and memory for each
 #   ttft        time to first token of a real model against its own full prefill (half an hour)
 #
 # Each verifies what it measures before it times it. With --json the Python benchmarks append a line
@@ -30,6 +31,7 @@ bench_transport() {
   run_python transport_bench.py "${peer[@]}" --shape llama-8b "$@"
 }
 bench_busy() { run_python transport_bench.py "${peer[@]}" --shape smollm2 --busy "$@"; }
+bench_readers() { run_python readers_bench.py "${peer[@]}" "$@"; }
 bench_ttft() { OMP_WAIT_POLICY=PASSIVE run_python ttft_bench.py; }
 
 run_python() {
@@ -53,7 +55,7 @@ main() {
         json=(--json "$2")
         shift
         ;;
-      realign | match | find | transport | busy | ttft) names+=("$1") ;;
+      realign | match | find | transport | busy | readers | ttft) names+=("$1") ;;
       *) fail "no benchmark '$1'" "tests/bench/run.sh --help lists them." ;;
     esac
     shift

@@ -363,9 +363,9 @@ def main() -> int:
     parser.add_argument("--busy", action="store_true")
     options = parser.parse_args()
     shape = SHAPES[options.shape]
-    with broker(options.semshared, f"--device_memory_bytes={5 << 29}") as address:
-        bench = prepare(shape, address)
-        seconds = measure_all(bench, options, address.parent)
+    with broker(options.semshared, f"--device_memory_bytes={5 << 29}") as running:
+        bench = prepare(shape, running.address_file)
+        seconds = measure_all(bench, options, running.folder)
     case = f"{shape.name} {shape.tokens} tokens" + (", cores busy" if options.busy else "")
     print(f"{case}, {shape.kv_bytes(shape.tokens) / 1e6:.0f} MB, median of {options.runs}")
     shown = ""
