@@ -34,7 +34,8 @@ class ShmError(Exception):
 
 
 class SharedBuffer:
-    """`nbytes` bytes, all pages touched, as a uint8 `array`. Thread-safe but for the content.
+    """`nbytes` bytes at `address`, all pages touched, as a uint8 `array`. Thread-safe but for the
+    content.
 
     The memory lives as long as any array over it; the registration as long as this object.
     """
@@ -55,6 +56,7 @@ class SharedBuffer:
             os.close(self._fd)
             raise
         self.array: np.ndarray = np.frombuffer(self._map, dtype=np.uint8)
+        self.address: int = self.array.ctypes.data
         self.retired = False
         """Set where the broker may still use the memory: it must not be written any more."""
         self._lock = threading.Lock()
@@ -127,7 +129,7 @@ def plane_view(array: Any, buffer: SharedBuffer) -> pb.PlaneView:
         itemsize, shape = array.itemsize, array.shape
     if len(shape) not in (3, 4):
         raise ValueError(f"a plane has 3 or 4 dimensions, not {len(shape)}")
-    base = buffer.array.__array_interface__["data"][0]
+    base = buffer.address
     if min(strides) < 0 or min(shape) < 1:
         raise ValueError("a plane has elements, and no negative strides")
     end = start + itemsize
