@@ -15,6 +15,7 @@ readonly redis_version=8.1.0
 [[ -x $semshare_venv/bin/python ]] ||
   fail "no Python environment" "Run deploy/setup.sh python first."
 UV_SYSTEM_CERTS=1 VIRTUAL_ENV="$semshare_venv" \
-  "$semshare_cache/uv/bin/uv" pip install "pyarrow==$pyarrow_version" "redis[hiredis]==$redis_version"
+  "$semshare_cache/uv/bin/uv" pip install \
+  "pyarrow==$pyarrow_version" "redis[hiredis]==$redis_version"
 command -v redis-server >/dev/null ||
   say "Redis also needs its server: apt-get install --no-install-recommends redis-server"
