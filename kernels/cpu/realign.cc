@@ -17,19 +17,12 @@
 #include "kernels/cpu/realign_formats-inl.h"
 #include "kernels/cpu/realign_rotors-inl.h"
 
-#ifndef SEMSHARE_KERNELS_CPU_REALIGN_CONSTANTS_
-#define SEMSHARE_KERNELS_CPU_REALIGN_CONSTANTS_
-namespace semshare {
-
-// Rows with more angles take the plain rotors.
-constexpr size_t kMaxPreparedFloats = 1024;
-
-}  // namespace semshare
-#endif  // SEMSHARE_KERNELS_CPU_REALIGN_CONSTANTS_
-
 HWY_BEFORE_NAMESPACE();
 namespace semshare {
 namespace HWY_NAMESPACE {
+
+// Rows with more angles take the plain rotors.
+constexpr size_t kMaxPreparedFloats = 1024;
 
 // What does not change from row to row.
 struct RowShape {

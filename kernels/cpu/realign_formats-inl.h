@@ -3,8 +3,8 @@
 //
 // Each format has Load and Store for adjacent elements, and LoadPairs and StorePairs for
 // interleaved pairs; stores can go past the caches (StorePairs if kStreamsPairs). Stores round to
-// nearest even: by hand where Highway 1.0.3 does not
-// (DemoteTo(bfloat16) truncates). Thread-safe: pure functions.
+// nearest even: by hand where Highway 1.0.3 does not (DemoteTo(bfloat16) truncates).
+// Thread-safe: pure functions.
 #if defined(SEMSHARE_KERNELS_CPU_REALIGN_FORMATS_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef SEMSHARE_KERNELS_CPU_REALIGN_FORMATS_INL_H_
 #undef SEMSHARE_KERNELS_CPU_REALIGN_FORMATS_INL_H_

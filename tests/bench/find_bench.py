@@ -15,8 +15,6 @@ empty call (GetModel) in the same run:
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 import time
 from collections.abc import Iterator
@@ -25,6 +23,7 @@ from typing import Any
 
 import numpy as np
 from broker_process import broker
+from command import append_line, bench_parser
 from peers import CppPeer, closing
 from synthetic import Shape, SyntheticModel
 
@@ -152,12 +151,7 @@ def figures(seconds: dict[str, list[float]], case: str) -> Iterator[dict[str, An
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--semshared", required=True, type=Path)
-    parser.add_argument("--cpp_peer", required=True, type=Path)
-    parser.add_argument("--json", type=Path, help="append a line for each figure")
+    parser = bench_parser(__doc__)
     parser.add_argument("--references", type=int, default=1000)
     parser.add_argument("--queries", type=int, default=500)
     options = parser.parse_args()
@@ -172,9 +166,7 @@ def main() -> int:
             f"  {line['bench'].partition('/')[2]:16} {line['value']:7.3f} ms  "
             f"{line['limit']} {line['limit_value']:.3f} ms"
         )
-        if options.json is not None:
-            with options.json.open("a", encoding="utf-8") as out:
-                out.write(json.dumps(line) + "\n")
+        append_line(options.json, line)
     return 0
 
 

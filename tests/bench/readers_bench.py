@@ -16,13 +16,13 @@ over all runs:
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 from pathlib import Path
 from typing import Any
 
 from broker_process import RunningBroker, broker
+from command import append_line, bench_parser
 from peers import closing
 from synthetic import SHAPES
 from transport_bench import prepare, start_cpp_peer
@@ -83,12 +83,7 @@ def measure(options: argparse.Namespace, running: RunningBroker) -> list[dict[st
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--semshared", required=True, type=Path)
-    parser.add_argument("--cpp_peer", required=True, type=Path)
-    parser.add_argument("--json", type=Path, help="append a line for each figure")
+    parser = bench_parser(__doc__)
     parser.add_argument("--readers", type=int, default=64)
     parser.add_argument("--runs", type=int, default=5)
     options = parser.parse_args()
@@ -100,9 +95,7 @@ def main() -> int:
     for line in lines:
         beside = f"  {line['limit']} {line['limit_value']}" if "limit" in line else ""
         print(f"  {line['bench'].partition('/')[2]:10} {line['value']:8.2f} {line['unit']}{beside}")
-        if options.json is not None:
-            with options.json.open("a", encoding="utf-8") as out:
-                out.write(json.dumps({"case": case, "runs": options.runs, **line}) + "\n")
+        append_line(options.json, {"case": case, "runs": options.runs, **line})
     return 0
 
 

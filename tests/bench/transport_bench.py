@@ -31,7 +31,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import statistics
 import subprocess
@@ -45,6 +44,7 @@ from typing import Any
 import grpc
 import numpy as np
 from broker_process import broker
+from command import append_line, bench_parser
 from peers import CppPeer, TcpPeer, closing, other_systems
 from synthetic import SHAPES, Shape, SyntheticModel, from_bfloat16
 
@@ -352,12 +352,7 @@ def figures(bench: Bench, seconds: dict[str, list[float]], case: str) -> Iterato
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--semshared", required=True, type=Path)
-    parser.add_argument("--cpp_peer", required=True, type=Path)
-    parser.add_argument("--json", type=Path, help="append a line for each figure")
+    parser = bench_parser(__doc__)
     parser.add_argument("--shape", choices=sorted(SHAPES), default="smollm2")
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--busy", action="store_true")
@@ -376,9 +371,7 @@ def main() -> int:
             shown = name
             print(f"\n  {name:12} {line['value']:8.2f} {line['unit']:4}", end="")
         print(beside, end="", flush=True)
-        if options.json is not None:
-            with options.json.open("a", encoding="utf-8") as out:
-                out.write(json.dumps(line) + "\n")
+        append_line(options.json, line)
     print()
     return 0
 

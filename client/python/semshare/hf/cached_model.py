@@ -100,7 +100,6 @@ class CachedModel:
         # One thread for what need not delay anybody: releases and late registration.
         self._background = ThreadPoolExecutor(1, thread_name_prefix="semshare-background")
         self._registering: Future[str] | None = None
-        self._capture = capture
         self._captures = None
         if capture is not None:
             self._captures = Captures(capture, self._put_captured, self.counters)
@@ -150,9 +149,9 @@ class CachedModel:
         result.seconds = time.perf_counter() - began
         return result
 
-    def _put_captured(self, ids: Sequence[int], source: KvCache) -> StoreResult:
-        policy = self._capture
-        assert policy is not None
+    def _put_captured(
+        self, ids: Sequence[int], source: KvCache, policy: CapturePolicy
+    ) -> StoreResult:
         if not self._registered:  # Registration would keep prefills waiting; a later one tries.
             return StoreResult(tokens=len(ids), error="the model is not registered")
         request = self._put_request(

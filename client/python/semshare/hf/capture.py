@@ -18,8 +18,6 @@ from semshare.hf.report import PrefillResult, StoreResult
 
 _LOG = logging.getLogger(__name__)
 
-Put = Callable[[Sequence[int], KvCache], StoreResult]
-
 
 @dataclass(frozen=True)
 class CapturePolicy:
@@ -59,6 +57,9 @@ class CapturePolicy:
         )
 
 
+Put = Callable[[Sequence[int], KvCache, CapturePolicy], StoreResult]
+
+
 class Captures:
     """Uploads from one thread of its own. Thread-safe.
 
@@ -82,7 +83,8 @@ class Captures:
         # The rows, not the result: whoever decodes on changes the cache, but never these.
         ids, source = result.ids, result.cache.source
         try:
-            self._thread.submit(self._put, ids, source).add_done_callback(self._ended)
+            upload = self._thread.submit(self._put, ids, source, self._policy)
+            upload.add_done_callback(self._ended)
         except RuntimeError:  # Closed, or the interpreter ends.
             self._room.release()
             self._counters["capture:dropped"] += 1
