@@ -1,11 +1,13 @@
 #include "server/match/aligner.h"
 
 #include <algorithm>
-#include <string_view>
+#include <deque>
+#include <string>
 #include <tuple>
 
 #include "absl/container/flat_hash_map.h"
 #include "server/match/exact_runs.h"
+#include "server/match/seed_table.h"
 #include "server/match/token_fill.h"
 
 namespace semshare {
@@ -17,10 +19,11 @@ class SymbolTable {
  public:
   explicit SymbolTable(bool tagged) : tagged_(tagged) {}
 
-  std::vector<uint32_t> Symbols(const PromptView& prompt, int64_t tokens) {
+  // Of the first `tokens` tokens. The prompt and the table keep them.
+  SymbolSpan Symbols(const PromptView& prompt, int64_t tokens) {
     const absl::Span<const uint32_t> ids = prompt.ids.first(tokens);
-    std::vector<uint32_t> symbols(ids.begin(), ids.end());
-    if (!tagged_) return symbols;
+    if (!tagged_) return ids;
+    std::vector<uint32_t>& symbols = symbols_.emplace_back(tokens);
     // With tags anywhere, all tokens are numbered together, so that no id can equal a number.
     std::vector<std::pair<uint64_t, int64_t>> places(tokens, {0, 0});
     for (const ContentTag& tag : prompt.tags) {
@@ -41,6 +44,7 @@ class SymbolTable {
 
  private:
   const bool tagged_;
+  std::deque<std::vector<uint32_t>> symbols_;
   absl::flat_hash_map<std::pair<std::string, int64_t>, uint64_t> tags_;
   absl::flat_hash_map<std::tuple<uint32_t, uint64_t, int64_t>, uint32_t> numbers_;
 };
@@ -54,14 +58,12 @@ std::vector<bool> Tagged(const PromptView& prompt) {
   return tagged;
 }
 
-void AssignPrefix(absl::Span<const uint32_t> target,
-                  absl::Span<const std::vector<uint32_t>> sources, std::vector<TokenRow>& rows) {
+void AssignPrefix(SymbolSpan target, absl::Span<const SymbolSpan> sources,
+                  std::vector<TokenRow>& rows) {
   int best = -1;
   int64_t best_tokens = 0;
   for (size_t i = 0; i < sources.size(); ++i) {
-    const auto limit = static_cast<int64_t>(std::min(target.size(), sources[i].size()));
-    int64_t tokens = 0;
-    while (tokens < limit && target[tokens] == sources[i][tokens]) ++tokens;
+    const int64_t tokens = CommonPrefix(target, sources[i]);
     if (tokens > best_tokens) {
       best = static_cast<int>(i);
       best_tokens = tokens;
@@ -126,8 +128,8 @@ Alignment Align(const PromptView& target, absl::Span<const PromptView> sources,
                       std::any_of(sources.begin(), sources.end(),
                                   [](const PromptView& source) { return !source.tags.empty(); });
   SymbolTable table(tagged);
-  const std::vector<uint32_t> symbols = table.Symbols(target, tokens);
-  std::vector<std::vector<uint32_t>> source_symbols;
+  const SymbolSpan symbols = table.Symbols(target, tokens);
+  std::vector<SymbolSpan> source_symbols;
   std::vector<int64_t> source_tokens;
   for (const PromptView& source : sources) {
     source_tokens.push_back(static_cast<int64_t>(source.ids.size()));

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <numeric>
+#include <utility>
 
 #include "server/match/seed_table.h"
 
@@ -16,116 +17,194 @@ constexpr double kMinimumGainShare = 0.02;
 
 struct Run {
   int64_t target = 0;
-  int64_t place = 0;  // in the seed table's text
+  int source = 0;
+  int64_t position = 0;  // in the source
   int64_t tokens = 0;
+
+  int64_t target_end() const { return target + tokens; }
 };
 
-// Every maximal run that some seed leads to. A diagonal's current run is measured once: seeds
-// inside it are passed over.
-std::vector<Run> FindRuns(const SeedTable& table, int64_t min_run_tokens, RunWork& work) {
-  const int64_t target_tokens = table.target_tokens();
-  std::vector<int32_t> measured_to(target_tokens + table.text_tokens() + 1, 0);
+// The texts, and the runs found so far.
+struct Search {
+  SymbolSpan target;
+  absl::Span<const SymbolSpan> sources;
+  int64_t seed_tokens = 0;
+  int64_t min_run_tokens = 0;
   std::vector<Run> runs;
-  Run farthest;  // the run that reaches farthest into the target predicts where common seeds go on
-  for (int64_t target = 0; target < target_tokens; ++target) {
-    const int64_t hint = farthest.place + (target - farthest.target);
-    for (const int32_t place : table.Occurrences(target, hint)) {
-      ++work.occurrences;
-      int32_t& measured = measured_to[place - target + target_tokens];
-      if (measured > target) continue;
-      ++work.measured;
-      const int64_t forward = table.Forward(target, place);
-      if (forward < table.seed_tokens()) continue;  // another seed of the same bucket
-      const int64_t backward = table.Backward(target, place);
-      measured = static_cast<int32_t>(target + forward);
-      const Run run{target - backward, place - backward, backward + forward};
-      if (run.tokens >= min_run_tokens) runs.push_back(run);
-      if (target + forward >= farthest.target + farthest.tokens) farthest = run;
+  RunWork work;
+
+  int64_t target_tokens() const { return static_cast<int64_t>(target.size()); }
+  SymbolSpan TargetFrom(int64_t at) const { return target.subspan(static_cast<size_t>(at)); }
+  SymbolSpan SourceFrom(int source, int64_t at) const {
+    return sources[source].subspan(static_cast<size_t>(at));
+  }
+};
+
+// The maximal run through a place where the texts may agree; its tokens after the place.
+int64_t Measure(const Search& search, int64_t target, int source, int64_t position, Run* run) {
+  const int64_t forward =
+      CommonPrefix(search.TargetFrom(target), search.SourceFrom(source, position));
+  if (forward < search.seed_tokens) return forward;  // another seed of the same bucket
+  const int64_t backward =
+      CommonSuffix(search.target.first(static_cast<size_t>(target)),
+                   search.sources[source].first(static_cast<size_t>(position)));
+  *run = {target - backward, source, position - backward, backward + forward};
+  return forward;
+}
+
+// Every maximal run of one source that some seed of the table leads to. A diagonal's current run is
+// measured once: seeds inside it are passed over.
+void FindRunsOf(int source, const SeedTable& seeds, Search& search) {
+  const int64_t text_tokens = static_cast<int64_t>(search.sources[source].size());
+  if (text_tokens < search.seed_tokens) return;
+  std::vector<int32_t> measured_to(search.target_tokens() + text_tokens + 1, 0);
+  SeedHasher hasher(search.sources[source], search.seed_tokens);
+  Run farthest;  // the run that reaches farthest into the source predicts where common seeds go on
+  for (int64_t position = 0; position + search.seed_tokens <= text_tokens; ++position) {
+    const int64_t hint = farthest.target + (position - farthest.position);
+    const SeedTable::Occurrences found = seeds.Find(hasher.Next(), hint);
+    // Inside a run, common seeds would only tell of a text that repeats itself.
+    if (found.common && position + search.seed_tokens <= farthest.position + farthest.tokens) {
+      continue;
+    }
+    for (const int32_t target : found.positions) {
+      ++search.work.occurrences;
+      int32_t& measured = measured_to[position - target + search.target_tokens()];
+      if (measured > position) continue;
+      ++search.work.measured;
+      Run run;
+      const int64_t forward = Measure(search, target, source, position, &run);
+      if (forward < search.seed_tokens) continue;
+      measured = static_cast<int32_t>(position + forward);
+      if (run.tokens >= search.min_run_tokens) search.runs.push_back(run);
+      if (position + forward >= farthest.position + farthest.tokens) farthest = run;
     }
   }
-  return runs;
+}
+
+void FindRuns(std::vector<int32_t> positions, Search& search) {
+  if (positions.empty()) return;
+  const SeedTable seeds(search.target, std::move(positions), search.seed_tokens);
+  for (int source = 0; source < static_cast<int>(search.sources.size()); ++source) {
+    FindRunsOf(source, seeds, search);
+  }
 }
 
 // The common prefix of the target and each source.
-std::vector<int64_t> CommonPrefixes(const SeedTable& table) {
+std::vector<int64_t> CommonPrefixes(const Search& search) {
   std::vector<int64_t> prefixes;
-  for (int source = 0; source < table.sources(); ++source) {
-    const int64_t size = table.End(source) - table.Begin(source);
-    prefixes.push_back(
-        table.Verified(0, table.Begin(source), std::min(size, table.target_tokens())));
+  for (const SymbolSpan source : search.sources) {
+    prefixes.push_back(CommonPrefix(search.target, source));
   }
   return prefixes;
 }
 
 // A set of target tokens, one bit each.
-using TokenSet = std::vector<uint64_t>;
+class TokenSet {
+ public:
+  explicit TokenSet(int64_t tokens) : words_((tokens + 63) / 64) {}
 
-// Tokens of `set` that are not in `covered`.
-int64_t CountNew(const TokenSet& set, const TokenSet& covered) {
-  int64_t count = 0;
-  for (size_t w = 0; w < set.size(); ++w) count += std::popcount(set[w] & ~covered[w]);
-  return count;
-}
+  bool Has(int64_t token) const { return ((words_[token / 64] >> (token % 64)) & 1) != 0; }
 
-// Which target tokens the runs of each source cover.
-std::vector<TokenSet> CoverageBySource(const SeedTable& table, const std::vector<Run>& runs) {
-  const int64_t tokens = table.target_tokens();
-  std::vector<std::vector<int32_t>> edges(table.sources(), std::vector<int32_t>(tokens + 1, 0));
-  for (const Run& run : runs) {
-    std::vector<int32_t>& edge = edges[table.SourceOf(run.place)];
-    ++edge[run.target];
-    --edge[run.target + run.tokens];
-  }
-  std::vector<TokenSet> covered(table.sources(), TokenSet((tokens + 63) / 64));
-  for (int source = 0; source < table.sources(); ++source) {
-    int32_t depth = 0;
-    for (int64_t t = 0; t < tokens; ++t) {
-      depth += edges[source][t];
-      covered[source][t / 64] |= static_cast<uint64_t>(depth > 0) << (t % 64);
+  void Add(int64_t begin, int64_t end) {
+    for (int64_t w = begin / 64; w * 64 < end; ++w) {
+      uint64_t bits = ~uint64_t{0};
+      if (w == begin / 64) bits &= ~uint64_t{0} << (begin % 64);
+      if (end < (w + 1) * 64) bits &= ~(~uint64_t{0} << (end % 64));
+      words_[w] |= bits;
     }
   }
-  return covered;
+
+  void Add(const TokenSet& other) {
+    for (size_t w = 0; w < words_.size(); ++w) words_[w] |= other.words_[w];
+  }
+
+  // Tokens that are not in `covered`.
+  int64_t CountNew(const TokenSet& covered) const {
+    int64_t count = 0;
+    for (size_t w = 0; w < words_.size(); ++w)
+      count += std::popcount(words_[w] & ~covered.words_[w]);
+    return count;
+  }
+
+ private:
+  std::vector<uint64_t> words_;
+};
+
+// Which target tokens the runs of each source cover.
+std::vector<TokenSet> CoverageBySource(const Search& search) {
+  std::vector<TokenSet> coverage(search.sources.size(), TokenSet(search.target_tokens()));
+  for (const Run& run : search.runs) coverage[run.source].Add(run.target, run.target_end());
+  return coverage;
 }
 
-// The sources to use, best first: each next one adds the most covered tokens. Tokens of a common
-// prefix count twice, because their rows are exact.
-std::vector<int> ChooseSources(const SeedTable& table, const std::vector<Run>& runs,
-                               const std::vector<int64_t>& prefixes, const RunOptions& options) {
+struct Choice {
+  std::vector<int> sources;  // to use, best first
+  TokenSet covered;          // by their runs
+};
+
+// Each next source adds the most covered tokens. Tokens of a common prefix count twice, because
+// their rows are exact.
+Choice ChooseSources(const Search& search, const std::vector<int64_t>& prefixes,
+                     const RunOptions& options) {
   const int64_t further_gain = std::max(
       kMinimumGainTokens,
-      static_cast<int64_t>(kMinimumGainShare * static_cast<double>(table.target_tokens())));
-  const std::vector<TokenSet> coverage = CoverageBySource(table, runs);
-  TokenSet covered((table.target_tokens() + 63) / 64);
-  std::vector<bool> used(table.sources());
-  std::vector<int> chosen;
+      static_cast<int64_t>(kMinimumGainShare * static_cast<double>(search.target_tokens())));
+  const std::vector<TokenSet> coverage = CoverageBySource(search);
+  std::vector<bool> used(coverage.size());
+  Choice choice{{}, TokenSet(search.target_tokens())};
   int64_t prefix = 0;
-  while (static_cast<int>(chosen.size()) < std::max(1, options.max_references)) {
+  while (static_cast<int>(choice.sources.size()) < std::max(1, options.max_references)) {
     int best = -1;
     int64_t best_gain = 0;
-    for (int source = 0; source < table.sources(); ++source) {
+    for (int source = 0; source < static_cast<int>(coverage.size()); ++source) {
       if (used[source]) continue;
-      const int64_t gain =
-          CountNew(coverage[source], covered) + std::max<int64_t>(0, prefixes[source] - prefix);
+      const int64_t gain = coverage[source].CountNew(choice.covered) +
+                           std::max<int64_t>(0, prefixes[source] - prefix);
       if (gain > best_gain) {
         best = source;
         best_gain = gain;
       }
     }
-    if (best < 0 || best_gain < (chosen.empty() ? options.min_run_tokens : further_gain)) break;
-    chosen.push_back(best);
+    const int64_t least = choice.sources.empty() ? search.min_run_tokens : further_gain;
+    if (best < 0 || best_gain < least) break;
+    choice.sources.push_back(best);
     used[best] = true;
     prefix = std::max(prefix, prefixes[best]);
-    for (size_t w = 0; w < covered.size(); ++w) covered[w] |= coverage[best][w];
+    choice.covered.Add(coverage[best]);
   }
-  return chosen;
+  return choice;
+}
+
+// Seeds for the first pass.
+std::vector<int32_t> SparseSeeds(const Search& search) {
+  std::vector<int32_t> positions;
+  for (int64_t t = 0; t + search.seed_tokens <= search.target_tokens(); t += kSeedStride) {
+    positions.push_back(static_cast<int32_t>(t));
+  }
+  return positions;
+}
+
+// Seeds that hold a token which is not covered.
+std::vector<int32_t> OpenSeeds(const Search& search, const TokenSet& covered) {
+  std::vector<int32_t> positions;
+  int64_t open_until = 0;  // seeds that begin below hold an open token
+  int64_t next = 0;
+  for (int64_t t = 0; t + search.seed_tokens <= search.target_tokens(); ++t) {
+    for (; next < t + search.seed_tokens; ++next) {
+      if (!covered.Has(next)) open_until = next + 1;
+    }
+    if (t < open_until) positions.push_back(static_cast<int32_t>(t));
+  }
+  return positions;
 }
 
 // The target's rows while runs are being taken, with the nearest free token on either side of any
 // place in almost constant time (path halving over taken tokens).
 class FreeRows {
  public:
-  FreeRows(const SeedTable& table, std::vector<TokenRow>& rows)
-      : table_(table), rows_(rows), next_(rows.size() + 1), previous_(rows.size() + 1) {
+  explicit FreeRows(std::vector<TokenRow>& rows)
+      : rows_(rows), next_(rows.size() + 1), previous_(rows.size() + 1) {
     std::iota(next_.begin(), next_.end(), 0);
     std::iota(previous_.begin(), previous_.end(), 0);
   }
@@ -135,13 +214,11 @@ class FreeRows {
   // One past the last free token before `end`; 0 if there is none.
   int64_t PreviousEnd(int64_t end) { return Find(previous_, end); }
 
-  // Gives the run's tokens its rows, as far as they are free and the symbols are proven equal.
+  // Gives the run's tokens its rows, up to the first that is taken.
   void Take(const Run& run) {
-    const int source = table_.SourceOf(run.place);
-    const int64_t tokens = table_.Verified(run.target, run.place, run.tokens);
-    for (int64_t i = 0; i < tokens && !rows_[run.target + i].matched(); ++i) {
+    for (int64_t i = 0; i < run.tokens && !rows_[run.target + i].matched(); ++i) {
       const int64_t target = run.target + i;
-      rows_[target] = {source, SegmentKind::kExact, run.place + i - table_.Begin(source)};
+      rows_[target] = {run.source, SegmentKind::kExact, run.position + i};
       next_[target] = static_cast<int32_t>(target + 1);
       previous_[target + 1] = static_cast<int32_t>(target);
     }
@@ -156,36 +233,63 @@ class FreeRows {
     return at;
   }
 
-  const SeedTable& table_;
   std::vector<TokenRow>& rows_;
   std::vector<int32_t> next_;
   std::vector<int32_t> previous_;
 };
 
-// Takes runs longest first; equal ones in the order of the chosen sources, then of the target. A
+// Queues of runs by length, each first in, first out: lists through one array of links.
+class RunQueues {
+ public:
+  explicit RunQueues(int64_t longest) : first_(longest + 1, -1), last_(longest + 1, -1) {}
+
+  void Push(const Run& run) {
+    const auto index = static_cast<int32_t>(runs_.size());
+    runs_.push_back(run);
+    next_.push_back(-1);
+    int32_t& last = last_[run.tokens];
+    (last < 0 ? first_[run.tokens] : next_[last]) = index;
+    last = index;
+  }
+
+  // False if there is none of this length.
+  bool Pop(int64_t tokens, Run* run) {
+    const int32_t index = first_[tokens];
+    if (index < 0) return false;
+    *run = runs_[index];
+    first_[tokens] = next_[index];
+    if (first_[tokens] < 0) last_[tokens] = -1;
+    return true;
+  }
+
+ private:
+  std::vector<Run> runs_;
+  std::vector<int32_t> next_;
+  std::vector<int32_t> first_;
+  std::vector<int32_t> last_;
+};
+
+// Takes runs longest first; equal ones in the order of the chosen sources, then of the source. A
 // run that lost tokens to longer ones comes back with what is left, which is one piece: whatever
 // was taken before is at least as long, so it can not lie strictly inside.
-void TakeLongestFirst(const std::vector<Run>& runs, const std::vector<int>& chosen,
-                      const SeedTable& table, int64_t min_run_tokens, FreeRows& free,
-                      RunWork& work) {
-  std::vector<std::vector<Run>> by_length(table.target_tokens() + 1);
+void TakeLongestFirst(const std::vector<int>& chosen, Search& search, FreeRows& free) {
+  RunQueues queues(search.target_tokens());
   for (const int source : chosen) {
-    for (const Run& run : runs) {
-      if (table.SourceOf(run.place) == source) by_length[run.tokens].push_back(run);
+    for (const Run& run : search.runs) {
+      if (run.source == source) queues.Push(run);
     }
   }
-  for (int64_t length = table.target_tokens(); length >= min_run_tokens; --length) {
-    for (size_t i = 0; i < by_length[length].size(); ++i) {
-      ++work.taken;
-      Run run = by_length[length][i];
+  for (int64_t length = search.target_tokens(); length >= search.min_run_tokens; --length) {
+    for (Run run; queues.Pop(length, &run);) {
+      ++search.work.taken;
       const int64_t begin = free.Next(run.target);
-      const int64_t end = free.PreviousEnd(run.target + run.tokens);
-      if (end - begin < min_run_tokens) continue;
-      run = {begin, run.place + (begin - run.target), end - begin};
+      const int64_t end = free.PreviousEnd(run.target_end());
+      if (end - begin < search.min_run_tokens) continue;
+      run = {begin, run.source, run.position + (begin - run.target), end - begin};
       if (run.tokens == length) {
         free.Take(run);
       } else {
-        by_length[run.tokens].push_back(run);
+        queues.Push(run);
       }
     }
   }
@@ -210,99 +314,129 @@ std::vector<Stretch> Stretches(const std::vector<TokenRow>& rows) {
   return stretches;
 }
 
-// How well rows of `source` from `position` on sit between the neighbours: on the same diagonal
-// best, then in the same order.
-int FitScore(const Run& run, int source, int64_t position, const Stretch* left,
-             const Stretch* right, const std::vector<TokenRow>& rows) {
+// How well the run sits between its neighbours: on the same diagonal best, then in the same order.
+int FitScore(const Run& run, const Stretch* left, const Stretch* right,
+             const std::vector<TokenRow>& rows) {
   int score = 0;
   if (left != nullptr) {
     const TokenRow& row = rows[left->end - 1];
-    if (row.source == source) {
-      const int64_t step = position - row.position;
+    if (row.source == run.source) {
+      const int64_t step = run.position - row.position;
       score += (step > 0) + 2 * (step == run.target - (left->end - 1));
     }
   }
   if (right != nullptr) {
     const TokenRow& row = rows[right->begin];
-    if (row.source == source) {
-      const int64_t step = row.position - position;
+    if (row.source == run.source) {
+      const int64_t step = row.position - run.position;
       score += (step >= run.tokens) + 2 * (step == right->begin - run.target);
     }
   }
   return score;
 }
 
-// Looks for an equal run elsewhere that sits better between the neighbours, so that repeated
-// passages keep order and continuity.
-void Reseat(const Stretch& stretch, const Stretch* left, const Stretch* right,
-            const SeedTable& table, const std::vector<bool>& usable, std::vector<TokenRow>& rows) {
-  const TokenRow first = rows[stretch.begin];
-  Run run{stretch.begin, table.Begin(first.source) + first.position, stretch.end - stretch.begin};
-  int best = FitScore(run, first.source, first.position, left, right, rows);
-  const auto consider = [&](int64_t place) {
-    if (place < 0 || place >= table.text_tokens()) return;
-    const int source = table.SourceOf(place);
-    if (!usable[source]) return;
-    const int score = FitScore(run, source, place - table.Begin(source), left, right, rows);
-    if (score <= best || table.End(source) - place < run.tokens) return;
-    if (table.Forward(run.target, place) < run.tokens) return;
-    if (table.Verified(run.target, place, run.tokens) < run.tokens) return;
-    best = score;
-    run.place = place;
-  };
-  int64_t hint = run.place;
-  if (left != nullptr) {
-    const TokenRow& row = rows[left->end - 1];
-    hint = table.Begin(row.source) + row.position + (run.target - (left->end - 1));
-    consider(hint);
+// Moves stretches to equal runs elsewhere that sit better between their neighbours, so that
+// repeated passages keep order and continuity.
+class Reseater {
+ public:
+  Reseater(const Search& search, const std::vector<int>& chosen, std::vector<TokenRow>& rows)
+      : search_(search), rows_(rows), begins_(search.target_tokens() + 2) {
+    std::vector<bool> usable(search.sources.size());
+    for (const int source : chosen) usable[source] = true;
+    // A counting sort by where a run begins.
+    for (const Run& run : search.runs) {
+      if (usable[run.source]) ++begins_[run.target + 2];
+    }
+    for (size_t t = 2; t < begins_.size(); ++t) begins_[t] += begins_[t - 1];
+    by_target_.resize(begins_.back());
+    for (size_t i = 0; i < search.runs.size(); ++i) {
+      const Run& run = search.runs[i];
+      if (usable[run.source]) by_target_[begins_[run.target + 1]++] = static_cast<int32_t>(i);
+    }
   }
-  if (right != nullptr) {
-    const TokenRow& row = rows[right->begin];
-    consider(table.Begin(row.source) + row.position - (right->begin - run.target));
-  }
-  for (const int32_t place : table.Occurrences(run.target, hint)) consider(place);
-  const int source = table.SourceOf(run.place);
-  for (int64_t i = 0; i < run.tokens; ++i) {
-    rows[run.target + i] = {source, SegmentKind::kExact, run.place + i - table.Begin(source)};
-  }
-}
 
-void ReseatAll(const SeedTable& table, const std::vector<int>& chosen, int64_t prefix,
+  // `left` and `right`: the matched stretches beside it, null where there is none.
+  void Reseat(const Stretch& stretch, const Stretch* left, const Stretch* right) {
+    const TokenRow first = rows_[stretch.begin];
+    Run best{stretch.begin, first.source, first.position, stretch.end - stretch.begin};
+    int best_score = FitScore(best, left, right, rows_);
+    const auto consider = [&](int source, int64_t position) {
+      const Run run{stretch.begin, source, position, stretch.end - stretch.begin};
+      if (position < 0 || FitScore(run, left, right, rows_) <= best_score) return;
+      if (!Agrees(run)) return;
+      best = run;
+      best_score = FitScore(run, left, right, rows_);
+    };
+    if (left != nullptr) {
+      const TokenRow& row = rows_[left->end - 1];
+      consider(row.source, row.position + (stretch.begin - (left->end - 1)));
+    }
+    if (right != nullptr) {
+      const TokenRow& row = rows_[right->begin];
+      consider(row.source, row.position - (right->begin - stretch.begin));
+    }
+    const int32_t after = begins_[stretch.begin + 1];
+    for (int32_t i = after; i > std::max(0, after - kReseatRuns); --i) {
+      const Run& run = search_.runs[by_target_[i - 1]];
+      if (run.target_end() < stretch.end) continue;
+      consider(run.source, run.position + (stretch.begin - run.target));
+    }
+    for (int64_t i = 0; i < best.tokens; ++i) {
+      rows_[best.target + i] = {best.source, SegmentKind::kExact, best.position + i};
+    }
+  }
+
+ private:
+  // Of the runs that begin at or before a stretch, those that begin last are looked at.
+  static constexpr int32_t kReseatRuns = 64;
+
+  bool Agrees(const Run& run) const {
+    if (run.position > static_cast<int64_t>(search_.sources[run.source].size())) return false;
+    return CommonPrefix(search_.TargetFrom(run.target).first(static_cast<size_t>(run.tokens)),
+                        search_.SourceFrom(run.source, run.position)) == run.tokens;
+  }
+
+  const Search& search_;
+  std::vector<TokenRow>& rows_;
+  std::vector<int32_t> by_target_;  // runs of the chosen sources, ascending
+  std::vector<int32_t> begins_;     // those that begin before t: [0, begins_[t])
+};
+
+void ReseatAll(const Search& search, const std::vector<int>& chosen, int64_t prefix,
                std::vector<TokenRow>& rows) {
-  std::vector<bool> usable(table.sources());
-  for (const int source : chosen) usable[source] = true;
   const std::vector<Stretch> stretches = Stretches(rows);
+  if (stretches.size() < 2) return;
+  Reseater reseater(search, chosen, rows);
   for (size_t i = 0; i < stretches.size(); ++i) {
     if (stretches[i].begin < prefix) continue;  // exact where it is
-    Reseat(stretches[i], i > 0 ? &stretches[i - 1] : nullptr,
-           i + 1 < stretches.size() ? &stretches[i + 1] : nullptr, table, usable, rows);
+    reseater.Reseat(stretches[i], i > 0 ? &stretches[i - 1] : nullptr,
+                    i + 1 < stretches.size() ? &stretches[i + 1] : nullptr);
   }
 }
 
 }  // namespace
 
-RunWork AssignExactRuns(absl::Span<const uint32_t> target,
-                        absl::Span<const std::vector<uint32_t>> sources, const RunOptions& options,
-                        std::vector<TokenRow>& rows) {
+RunWork AssignExactRuns(SymbolSpan target, absl::Span<const SymbolSpan> sources,
+                        const RunOptions& options, std::vector<TokenRow>& rows) {
   // Long seeds are rarer, but a run must hold a whole one.
   constexpr int64_t kSeedTokens = 8;
-  RunWork work;
-  if (target.empty() || sources.empty()) return work;
   const int64_t min_run_tokens = std::max<int64_t>(1, options.min_run_tokens);
-  const SeedTable table(target, sources, std::min(kSeedTokens, min_run_tokens));
-  const std::vector<Run> runs = FindRuns(table, min_run_tokens, work);
-  const std::vector<int64_t> prefixes = CommonPrefixes(table);
-  const std::vector<int> chosen = ChooseSources(table, runs, prefixes, options);
-  if (chosen.empty()) return work;
+  Search search{target, sources, std::min(kSeedTokens, min_run_tokens), min_run_tokens, {}, {}};
+  if (sources.empty()) return search.work;
+  const std::vector<int64_t> prefixes = CommonPrefixes(search);
+  FindRuns(SparseSeeds(search), search);
+  FindRuns(OpenSeeds(search, ChooseSources(search, prefixes, options).covered), search);
+  const std::vector<int> chosen = ChooseSources(search, prefixes, options).sources;
+  if (chosen.empty()) return search.work;
   const int prefix_source = *std::max_element(
       chosen.begin(), chosen.end(), [&](int a, int b) { return prefixes[a] < prefixes[b]; });
   const int64_t prefix = prefixes[prefix_source];
 
-  FreeRows free(table, rows);
-  free.Take({0, table.Begin(prefix_source), prefix});
-  TakeLongestFirst(runs, chosen, table, min_run_tokens, free, work);
-  ReseatAll(table, chosen, prefix, rows);
-  return work;
+  FreeRows free(rows);
+  free.Take({0, prefix_source, 0, prefix});
+  TakeLongestFirst(chosen, search, free);
+  ReseatAll(search, chosen, prefix, rows);
+  return search.work;
 }
 
 }  // namespace semshare

@@ -1,8 +1,13 @@
 // AssignExactRuns: gives target tokens the rows of maximal equal runs, longest first.
 //
-// Near-linear for any input: every diagonal (target position - source position) of a seed is
-// measured once, common seeds look only at the places nearest to where the last run predicts, and
-// runs are taken by a counting sort over their lengths.
+// Seeds of the target are looked up while the sources are streamed past them, in two passes. The
+// first takes every kSeedStride-th seed of the target, which finds every run of kSeedStride - 1
+// tokens more than a seed; the second all those that hold a token still uncovered. So what agrees
+// at length, which is most of a good match, costs little more than reading it.
+//
+// Near-linear for any input: a run is measured once in each pass, common seeds look only at the
+// places nearest to where the last run predicts, and runs are taken by a counting sort over their
+// lengths.
 //
 // Thread-safe: pure functions over values.
 #ifndef SEMSHARE_SERVER_MATCH_EXACT_RUNS_H_
@@ -29,6 +34,11 @@ struct TokenRow {
   }
 };
 
+using SymbolSpan = absl::Span<const uint32_t>;
+
+// The first pass asks for one seed of the target in this many.
+inline constexpr int64_t kSeedStride = 16;
+
 struct RunOptions {
   int64_t min_run_tokens = 8;
   int max_references = 4;
@@ -37,15 +47,14 @@ struct RunOptions {
 // Work done, for tests that bound it on adversarial input.
 struct RunWork {
   int64_t occurrences = 0;  // seed places looked at
-  int64_t measured = 0;     // diagonals measured (a few hash compares each)
+  int64_t measured = 0;     // runs measured, symbol by symbol
   int64_t taken = 0;        // runs popped, trimmed ones again
 };
 
 // `rows` has one entry for each symbol of `target`, all unmatched. A second source is used only
 // where it adds enough (kMinimumGain in the .cc). A common prefix at offset 0 is taken as such.
-RunWork AssignExactRuns(absl::Span<const uint32_t> target,
-                        absl::Span<const std::vector<uint32_t>> sources, const RunOptions& options,
-                        std::vector<TokenRow>& rows);
+RunWork AssignExactRuns(SymbolSpan target, absl::Span<const SymbolSpan> sources,
+                        const RunOptions& options, std::vector<TokenRow>& rows);
 
 }  // namespace semshare
 

@@ -1,14 +1,13 @@
-// SeedTable: where the short grams ("seeds") of a target occur in several sources, and how far two
-// places agree. The engine of the aligner's exact runs.
+// SeedTable: where the short grams ("seeds") of a target begin, by hash. Texts are streamed past it
+// with SeedHasher. The engine of the aligner's exact runs.
 //
-// The sources lie one after the other in one text; a place in the text stands for (source,
-// position). Lengths are found by hashes, so they are near-certain but not proven: whoever takes
-// rows compares the symbols first (Verified).
+// A hash is no proof: whoever takes a place compares the symbols first (CommonPrefix).
 //
-// Thread-safe after construction. Does not own the symbols.
+// Thread-safe after construction. Does not keep the symbols.
 #ifndef SEMSHARE_SERVER_MATCH_SEED_TABLE_H_
 #define SEMSHARE_SERVER_MATCH_SEED_TABLE_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -16,66 +15,73 @@
 
 namespace semshare {
 
-// Polynomial hashes of all prefixes modulo 2^61 - 1, so that any range's hash is one product.
-class PrefixHash {
+// Symbols that `a` and `b` have in common at their beginnings, and at their ends.
+int64_t CommonPrefix(absl::Span<const uint32_t> a, absl::Span<const uint32_t> b);
+int64_t CommonSuffix(absl::Span<const uint32_t> a, absl::Span<const uint32_t> b);
+
+// Hashes of all seeds of a text, one after the other: a polynomial modulo 2^64, rolled. Not
+// thread-safe; the text must outlive it.
+class SeedHasher {
  public:
-  // `powers` must outlive it and be longer than `symbols`.
-  PrefixHash(absl::Span<const uint32_t> symbols, const std::vector<uint64_t>& powers);
+  // REQUIRES: 1 <= seed_tokens <= text.size().
+  SeedHasher(absl::Span<const uint32_t> text, int64_t seed_tokens);
 
-  static std::vector<uint64_t> Powers(int64_t count);
-
-  uint64_t Range(int64_t begin, int64_t tokens) const;
+  // Of the seed at the next position, from 0 on. REQUIRES: there is one.
+  uint64_t Next() {
+    rolling_ = rolling_ * kMultiplier + Symbol(end_);
+    const uint64_t hash = rolling_;
+    rolling_ -= Symbol(end_ - seed_tokens_ + 1) * leading_;
+    ++end_;
+    return hash;
+  }
 
  private:
-  const std::vector<uint64_t>& powers_;
-  std::vector<uint64_t> prefix_;
+  static constexpr uint64_t kMultiplier = 0xd6e8feb86659fd93u;
+  uint64_t Symbol(int64_t at) const { return uint64_t{text_[static_cast<size_t>(at)]} + 1; }
+
+  const absl::Span<const uint32_t> text_;
+  const int64_t seed_tokens_;
+  uint64_t leading_ = 1;  // kMultiplier ^ (seed_tokens - 1)
+  int64_t end_ = 0;       // the last symbol of the next seed
+  uint64_t rolling_ = 0;  // of the seed's symbols before that
 };
 
 class SeedTable {
  public:
-  // A seed in more places than this is common: only the places nearest to the caller's hint count.
+  // A seed that begins at more places than this is common: only the places nearest to the caller's
+  // hint count.
   static constexpr int64_t kMaxOccurrences = 32;
   static constexpr int64_t kCommonOccurrences = 8;
 
-  // REQUIRES: seed_tokens >= 1; all symbols together < 2^31.
-  SeedTable(absl::Span<const uint32_t> target, absl::Span<const std::vector<uint32_t>> sources,
-            int64_t seed_tokens);
-  SeedTable(const SeedTable&) = delete;
-  SeedTable& operator=(const SeedTable&) = delete;
+  // Of the seeds that begin at `positions`.
+  // REQUIRES: positions ascend; each has seed_tokens >= 1 symbols of `target` from it on.
+  SeedTable(absl::Span<const uint32_t> target, std::vector<int32_t> positions, int64_t seed_tokens);
 
-  int64_t target_tokens() const { return static_cast<int64_t>(target_.size()); }
-  int64_t text_tokens() const { return static_cast<int64_t>(text_.size()); }
   int64_t seed_tokens() const { return seed_tokens_; }
-  int sources() const { return static_cast<int>(begins_.size()) - 1; }
 
-  int SourceOf(int64_t place) const;
-  int64_t Begin(int source) const { return begins_[source]; }
-  int64_t End(int source) const { return begins_[source + 1]; }
-
-  // Places that may hold the seed at `target`, ascending; the ones nearest to `hint` if there are
-  // many. Hash neighbours are among them: check with Forward.
-  absl::Span<const int32_t> Occurrences(int64_t target, int64_t hint) const;
-
-  // Equal symbols from (target, place) on, and before it, within one source.
-  int64_t Forward(int64_t target, int64_t place) const;
-  int64_t Backward(int64_t target, int64_t place) const;
-  // Equal symbols from (target, place) on, at most `tokens`, compared one by one.
-  int64_t Verified(int64_t target, int64_t place, int64_t tokens) const;
+  struct Occurrences {
+    absl::Span<const int32_t> positions;
+    bool common = false;
+  };
+  // Positions of seeds that may have this hash, ascending; the ones nearest to `hint` if the seed
+  // is common.
+  Occurrences Find(uint64_t hash, int64_t hint) const {
+    const size_t bucket = Bucket(hash);
+    const int32_t begin = begins_[bucket];
+    const int32_t count = begins_[bucket + 1] - begin;
+    const absl::Span<const int32_t> all(positions_.data() + begin, static_cast<size_t>(count));
+    if (count <= kMaxOccurrences) return {all, false};
+    return {Nearest(all, hint), true};
+  }
 
  private:
+  static absl::Span<const int32_t> Nearest(absl::Span<const int32_t> all, int64_t hint);
   size_t Bucket(uint64_t hash) const { return (hash * 0x9e3779b97f4a7c15u) >> shift_; }
-  void FillBuckets();
 
-  const absl::Span<const uint32_t> target_;
   const int64_t seed_tokens_;
-  std::vector<uint32_t> text_;
-  std::vector<int64_t> begins_;  // of each source, then the end of the text
-  std::vector<uint64_t> powers_;
-  PrefixHash target_hash_;
-  PrefixHash text_hash_;
   int shift_ = 0;
-  std::vector<int32_t> bucket_begins_;  // places of bucket b: places_[begins[b], begins[b + 1])
-  std::vector<int32_t> places_;
+  std::vector<int32_t> begins_;     // bucket b: positions_[begins_[b], begins_[b + 1])
+  std::vector<int32_t> positions_;  // by bucket, ascending in each
 };
 
 }  // namespace semshare

@@ -208,10 +208,10 @@ void FillRegion(const Region& region, absl::Span<const uint32_t> target,
 
 }  // namespace
 
-void FillTokens(absl::Span<const uint32_t> target, absl::Span<const std::vector<uint32_t>> sources,
+void FillTokens(SymbolSpan target, absl::Span<const SymbolSpan> sources,
                 const AlignOptions& options, std::vector<TokenRow>& rows) {
   std::vector<int64_t> source_tokens;
-  for (const std::vector<uint32_t>& source : sources) {
+  for (const SymbolSpan source : sources) {
     source_tokens.push_back(static_cast<int64_t>(source.size()));
   }
   for (const Region& region : FindRegions(source_tokens, options.fill_window_tokens, rows)) {

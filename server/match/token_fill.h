@@ -21,7 +21,7 @@ namespace semshare {
 // within options.fill_window_tokens of a predicted place. Near-linear: a token has at most
 // kMaxFillPlaces places, the nearest.
 inline constexpr int kMaxFillPlaces = 8;
-void FillTokens(absl::Span<const uint32_t> target, absl::Span<const std::vector<uint32_t>> sources,
+void FillTokens(SymbolSpan target, absl::Span<const SymbolSpan> sources,
                 const AlignOptions& options, std::vector<TokenRow>& rows);
 
 // `fuzzy` chooses; an answer outside its query's range, of a blocked token, or of a row that is

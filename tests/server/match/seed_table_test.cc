@@ -3,55 +3,55 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <numeric>
 
 #include "tests/server/match/prompts.h"
 
 namespace semshare {
 namespace {
 
-TEST(PrefixHashTest, EqualRangesHashAlikeAndOthersDiffer) {
-  Prompts prompts(1, 50);
-  const Ids text = prompts.Text(500);
-  const std::vector<uint64_t> powers = PrefixHash::Powers(501);
-  const PrefixHash hash(text, powers);
-  for (int i = 0; i < 2000; ++i) {
-    const int64_t tokens = prompts.Below(20);
-    const int64_t a = prompts.Below(480);
-    const int64_t b = prompts.Below(480);
-    const bool equal = std::equal(text.begin() + a, text.begin() + a + tokens, text.begin() + b);
-    EXPECT_EQ(hash.Range(a, tokens) == hash.Range(b, tokens), equal);
-  }
+constexpr int64_t kSeedTokens = 8;
+
+std::vector<int32_t> AllSeeds(const Ids& target) {
+  std::vector<int32_t> positions(target.size() + 1 - kSeedTokens);
+  std::iota(positions.begin(), positions.end(), 0);
+  return positions;
 }
 
-TEST(SeedTableTest, LengthsAgreeWithComparingTokenByToken) {
-  for (uint64_t seed = 0; seed < 20; ++seed) {
+uint64_t HashAt(const Ids& text, int64_t position) {
+  SeedHasher hasher(text, kSeedTokens);
+  for (int64_t i = 0; i < position; ++i) hasher.Next();
+  return hasher.Next();
+}
+
+TEST(CommonLengthTest, AgreesWithComparingOneByOne) {
+  for (uint64_t seed = 0; seed < 300; ++seed) {
     Prompts prompts(seed, 3);
-    const Ids first = prompts.Text(200);
-    const Ids second = Join({prompts.Text(30), first});
-    const Ids target = prompts.Edited(first, 0.02);
-    const std::vector<Ids> sources = {first, Ids(), second};
-    const SeedTable table(target, sources, 4);
-    for (int i = 0; i < 500; ++i) {
-      const int source = prompts.Below(2) == 0 ? 0 : 2;
-      const Ids& ids = sources[source];
-      const int64_t position = prompts.Below(static_cast<int64_t>(ids.size()));
-      const int64_t at = prompts.Below(static_cast<int64_t>(target.size()));
-      const int64_t place = table.Begin(source) + position;
-      ASSERT_EQ(table.SourceOf(place), source);
-      int64_t forward = 0;
-      while (at + forward < static_cast<int64_t>(target.size()) &&
-             position + forward < static_cast<int64_t>(ids.size()) &&
-             target[at + forward] == ids[position + forward]) {
-        ++forward;
-      }
-      int64_t backward = 0;
-      while (backward < at && backward < position &&
-             target[at - backward - 1] == ids[position - backward - 1]) {
-        ++backward;
-      }
-      ASSERT_EQ(table.Forward(at, place), forward);
-      ASSERT_EQ(table.Backward(at, place), backward);
-      ASSERT_EQ(table.Verified(at, place, forward), forward);
+    const Ids a = prompts.Text(1 + prompts.Below(400));
+    Ids b = Join({Slice(a, 0, prompts.Below(static_cast<int64_t>(a.size()))), prompts.Text(3)});
+    const auto limit = static_cast<int64_t>(std::min(a.size(), b.size()));
+    int64_t equal = 0;
+    while (equal < limit && a[equal] == b[equal]) ++equal;
+    EXPECT_EQ(CommonPrefix(a, b), equal);
+    const Ids a_reversed(a.rbegin(), a.rend());
+    const Ids b_reversed(b.rbegin(), b.rend());
+    EXPECT_EQ(CommonSuffix(a_reversed, b_reversed), equal);
+  }
+  EXPECT_EQ(CommonPrefix({}, {1}), 0);
+  EXPECT_EQ(CommonSuffix({1}, {}), 0);
+}
+
+TEST(SeedHasherTest, EqualSeedsHashAlikeAndOthersDiffer) {
+  Prompts prompts(1, 3);
+  const Ids text = prompts.Text(300);
+  std::vector<uint64_t> hashes;
+  SeedHasher hasher(text, kSeedTokens);
+  for (size_t i = 0; i + kSeedTokens <= text.size(); ++i) hashes.push_back(hasher.Next());
+  for (size_t a = 0; a < hashes.size(); ++a) {
+    for (size_t b = 0; b < hashes.size(); ++b) {
+      const bool equal = Slice(text, static_cast<int64_t>(a), static_cast<int64_t>(a) + 8) ==
+                         Slice(text, static_cast<int64_t>(b), static_cast<int64_t>(b) + 8);
+      ASSERT_EQ(hashes[a] == hashes[b], equal);
     }
   }
 }
@@ -59,29 +59,37 @@ TEST(SeedTableTest, LengthsAgreeWithComparingTokenByToken) {
 TEST(SeedTableTest, FindsEveryPlaceOfARareSeedAndTheNearestOfACommonOne) {
   Prompts prompts(3, 50000);
   const Ids seed = {1, 2, 3, 4, 5, 6, 7, 8};
-  Ids source;
-  for (int i = 0; i < 20; ++i) source = Join({source, seed, prompts.Text(5)});
-  const SeedTable rare(seed, std::vector<Ids>{source}, 8);
-  EXPECT_EQ(rare.Occurrences(0, 0).size(), 20u);
+  Ids target;
+  for (int i = 0; i < 20; ++i) target = Join({target, seed, prompts.Text(5)});
+  const SeedTable rare(target, AllSeeds(target), kSeedTokens);
+  const SeedTable::Occurrences all = rare.Find(HashAt(seed, 0), 0);
+  EXPECT_FALSE(all.common);
+  for (int32_t i = 0; i < 20; ++i) {
+    EXPECT_TRUE(std::binary_search(all.positions.begin(), all.positions.end(), i * 13));
+  }
 
   const Ids same(1000, 9);
-  const SeedTable common(Slice(same, 0, 8), std::vector<Ids>{same}, 8);
-  const auto near = common.Occurrences(0, 500);
-  ASSERT_EQ(static_cast<int64_t>(near.size()), SeedTable::kCommonOccurrences);
-  EXPECT_LE(near.front(), 500);
-  EXPECT_GE(near.back(), 500);
-  EXPECT_EQ(common.Occurrences(0, -100).front(), 0);
-  EXPECT_EQ(common.Occurrences(0, 100000).back(), 992);
-  EXPECT_TRUE(common.Occurrences(1, 0).empty());  // no whole seed there
+  const SeedTable common(same, AllSeeds(same), kSeedTokens);
+  const SeedTable::Occurrences near = common.Find(HashAt(same, 0), 500);
+  EXPECT_TRUE(near.common);
+  ASSERT_EQ(static_cast<int64_t>(near.positions.size()), SeedTable::kCommonOccurrences);
+  EXPECT_LE(near.positions.front(), 500);
+  EXPECT_GE(near.positions.back(), 500);
+  EXPECT_EQ(common.Find(HashAt(same, 0), -100).positions.front(), 0);
+  EXPECT_EQ(common.Find(HashAt(same, 0), 100000).positions.back(), 992);
 }
 
-TEST(SeedTableTest, SeedsDoNotCrossSources) {
-  const std::vector<Ids> sources = {{1, 2, 3, 4}, {5, 6, 7, 8}};
-  const Ids target = {3, 4, 5, 6};
-  const SeedTable table(target, sources, 4);
-  for (const int32_t place : table.Occurrences(0, 0)) {
-    EXPECT_LT(table.Forward(0, place), 4);  // at most a neighbour in its bucket
-  }
+TEST(SeedTableTest, KnowsOnlyTheSeedsItWasGiven) {
+  Prompts prompts(4, 50000);
+  const Ids target = prompts.Text(200);
+  const SeedTable table(target, {16, 192}, kSeedTokens);
+  const auto found = [&](int64_t position) {
+    const auto places = table.Find(HashAt(target, position), 0).positions;
+    return std::find(places.begin(), places.end(), position) != places.end();
+  };
+  EXPECT_TRUE(found(16));
+  EXPECT_TRUE(found(192));  // the last whole one
+  EXPECT_FALSE(found(17));
 }
 
 }  // namespace

@@ -32,7 +32,7 @@ TEST(TokenFillTest, FillsAscendBetweenTheNeighbours) {
   const Ids source = {90, 91, 1, 2, 3, 4, 5, 92, 93};
   const Ids target = {90, 91, 1, 3, 2, 5, 92, 93};
   std::vector<TokenRow> rows = Ends(8, 2, {0, {}, 0}, {0, {}, 7});
-  FillTokens(target, std::vector<Ids>{source}, AlignOptions(), rows);
+  FillTokens(target, {source}, AlignOptions(), rows);
   EXPECT_EQ(rows[2].position, 2);
   EXPECT_EQ(rows[5].position, 6);
   // Of 3 and 2, which would cross, one is taken.
@@ -45,7 +45,7 @@ TEST(TokenFillTest, NeverOutsideTheNeighboursOfAnOrderedGap) {
   const Ids source = {5, 90, 91, 92, 93, 5};
   const Ids target = {90, 91, 5, 92, 93};
   std::vector<TokenRow> rows = Ends(5, 2, {0, {}, 1}, {0, {}, 3});
-  FillTokens(target, std::vector<Ids>{source}, AlignOptions(), rows);
+  FillTokens(target, {source}, AlignOptions(), rows);
   EXPECT_FALSE(rows[2].matched());
 }
 
@@ -62,7 +62,7 @@ TEST(TokenFillTest, TakesThePlaceNearestToThePrediction) {
   for (int64_t t = 0; t < 100; ++t) {
     if (t < 10 || t >= 50) rows[t] = {0, SegmentKind::kExact, t};
   }
-  FillTokens(target, std::vector<Ids>{source}, AlignOptions(), rows);
+  FillTokens(target, {source}, AlignOptions(), rows);
   EXPECT_EQ(rows[31].position, 31);
 }
 
@@ -73,7 +73,7 @@ TEST(TokenFillTest, StopsAtTheWindow) {
     source[100 + distance] = 5;
     target[100] = 5;
     std::vector<TokenRow> rows = Ends(200, 50, {0, {}, 0}, {0, {}, 150});
-    FillTokens(target, std::vector<Ids>{source}, AlignOptions(), rows);
+    FillTokens(target, {source}, AlignOptions(), rows);
     EXPECT_EQ(rows[100].matched(), distance == 32) << distance;
   }
 }
@@ -88,7 +88,7 @@ TEST(TokenFillTest, FollowsBothPredictionsAcrossADeletedPassage) {
   const Ids source = Join({head, left, deleted, right, tail});
   const Ids target = Join({head, left, right, tail});
   std::vector<TokenRow> rows = Ends(50, 20, {0, {}, 0}, {0, {}, 530});
-  FillTokens(target, std::vector<Ids>{source}, AlignOptions(), rows);
+  FillTokens(target, {source}, AlignOptions(), rows);
   EXPECT_THAT(Positions(rows, 20, 30), ElementsAre(20, 21, 22, 23, 24, 525, 526, 527, 528, 529));
 }
 
@@ -98,7 +98,7 @@ TEST(TokenFillTest, UnorderedNeighboursEachFillTheirHalf) {
   const Ids second = {61, 3, 4, 92, 93};
   const Ids target = {90, 91, 1, 2, 3, 4, 92, 93};
   std::vector<TokenRow> rows = Ends(8, 2, {0, {}, 0}, {1, {}, 3});
-  FillTokens(target, std::vector<Ids>{first, second}, AlignOptions(), rows);
+  FillTokens(target, {first, second}, AlignOptions(), rows);
   EXPECT_THAT(Positions(rows, 2, 6), ElementsAre(2, 3, 1, 2));
   EXPECT_EQ(rows[3].source, 0);
   EXPECT_EQ(rows[4].source, 1);
@@ -110,10 +110,10 @@ TEST(TokenFillTest, GapsAtTheEndsFollowTheOnlyNeighbour) {
   std::vector<TokenRow> rows(6);
   rows[2] = {0, SegmentKind::kExact, 2};
   rows[3] = {0, SegmentKind::kExact, 3};
-  FillTokens(target, std::vector<Ids>{source}, AlignOptions(), rows);
+  FillTokens(target, {source}, AlignOptions(), rows);
   EXPECT_THAT(Positions(rows, 0, 6), ElementsAre(0, 1, 2, 3, 4, 5));
   std::vector<TokenRow> none(6);
-  FillTokens(target, std::vector<Ids>{source}, AlignOptions(), none);
+  FillTokens(target, {source}, AlignOptions(), none);
   EXPECT_FALSE(none[0].matched());
 }
 
@@ -122,7 +122,7 @@ TEST(TokenFillTest, OneContiguousFillBeatsScatteredOnes) {
   const Ids source = {90, 91, 1, 60, 2, 61, 3, 62, 63, 64, 65, 66, 1, 2, 3, 92, 93};
   const Ids target = {90, 91, 1, 2, 3, 92, 93};
   std::vector<TokenRow> rows = Ends(7, 2, {0, {}, 0}, {0, {}, 15});
-  FillTokens(target, std::vector<Ids>{source}, AlignOptions(), rows);
+  FillTokens(target, {source}, AlignOptions(), rows);
   EXPECT_THAT(Positions(rows, 2, 5), ElementsAre(12, 13, 14));
 }
 
@@ -133,7 +133,7 @@ TEST(TokenFillTest, EqualTokensEverywhereStayBounded) {
   std::vector<TokenRow> rows(6000);
   rows[0] = {0, SegmentKind::kExact, 0};
   rows[5999] = {0, SegmentKind::kExact, 5999};
-  FillTokens(target, std::vector<Ids>{source}, AlignOptions(), rows);
+  FillTokens(target, {source}, AlignOptions(), rows);
   for (int64_t t = 0; t < 6000; ++t) ASSERT_EQ(rows[t].position, t);
 }
 
