@@ -7,13 +7,13 @@
 namespace semshare {
 namespace {
 
-RotaryDescriptor Rotary(AnglePrecision precision) {
+RotaryDescriptor Rotary(AnglePrecision precision, int half = 32) {
   RotaryDescriptor rotary;
-  rotary.width = 64;
+  rotary.width = 2 * half;
   rotary.angle_precision = precision;
-  for (int j = 0; j < 32; ++j) {
+  for (int j = 0; j < half; ++j) {
     // The engine's own frequencies: fp32 values.
-    rotary.inv_freq.push_back(static_cast<float>(std::pow(1e5, -j / 32.0)));
+    rotary.inv_freq.push_back(static_cast<float>(std::pow(1e5, -j / static_cast<double>(half))));
   }
   return rotary;
 }
@@ -39,6 +39,27 @@ TEST(AnglesTest, DifferenceOfAnglesAsTheEngineFormsThem) {
         }
         EXPECT_EQ(table[i * 64 + j], static_cast<float>(std::cos(target - source)));
         EXPECT_EQ(table[i * 64 + 32 + j], static_cast<float>(std::sin(target - source)));
+      }
+    }
+  }
+}
+
+// Widths that no vector divides, and some that none fits in.
+TEST(AnglesTest, AnyWidth) {
+  for (const int half : {1, 2, 3, 5, 11, 48, 50}) {
+    const RotaryDescriptor rotary = Rotary(AnglePrecision::kFloat32, half);
+    std::vector<PositionPair> pairs;
+    for (int64_t i = 0; i < 50; ++i) pairs.push_back({i, i + 321});
+    const std::vector<float> table = BuildAngleTable(rotary, pairs);
+    ASSERT_EQ(table.size(), pairs.size() * 2 * rotary.inv_freq.size());
+    for (size_t i = 0; i < pairs.size(); ++i) {
+      const float* row = table.data() + i * 2 * rotary.inv_freq.size();
+      for (int j = 0; j < half; ++j) {
+        const auto frequency = static_cast<float>(rotary.inv_freq[j]);
+        const double phi = double{static_cast<float>(pairs[i].target) * frequency} -
+                           double{static_cast<float>(pairs[i].source) * frequency};
+        EXPECT_EQ(row[j], static_cast<float>(std::cos(phi))) << half;
+        EXPECT_EQ(row[half + j], static_cast<float>(std::sin(phi))) << half;
       }
     }
   }
