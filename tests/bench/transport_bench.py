@@ -50,7 +50,7 @@ from synthetic import SHAPES, Shape, SyntheticModel, from_bfloat16
 
 from semshare.client import Client
 from semshare.frames import MAX_PAYLOAD_BYTES, WriteFrame
-from semshare.shm import SharedBuffer, kv_view, plane_view
+from semshare.shm import SharedBuffer, kv_view, plane_views
 from semshare.v1 import cache_admin_pb2 as admin
 from semshare.v1 import cache_admin_pb2_grpc as admin_grpc
 from semshare.v1 import cache_broker_pb2 as pb
@@ -98,10 +98,7 @@ class Bench:
     def view(self, buffer: SharedBuffer, tokens: int) -> pb.KvView:
         planes = self.planes(buffer, tokens)
         handle = buffer.register(self.client.shm_socket())
-        return kv_view(
-            handle,
-            [plane_view(planes[layer, p], buffer) for layer in range(len(planes)) for p in (0, 1)],
-        )
+        return kv_view(handle, plane_views((plane for pair in planes for plane in pair), buffer))
 
     def find(self) -> Any:
         request = pb.FindMatchRequest(

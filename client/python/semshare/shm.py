@@ -15,7 +15,7 @@ import os
 import socket
 import struct
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -120,26 +120,47 @@ def plane_view(array: Any, buffer: SharedBuffer) -> pb.PlaneView:
 
     Takes NumPy arrays and CPU tensors; `ValueError` if it is neither or lies elsewhere.
     """
-    if not isinstance(array, np.ndarray):
-        # Not every dtype of a tensor has a NumPy twin, so only its place is asked for.
-        strides = [stride * array.element_size() for stride in array.stride()]
-        start, itemsize, shape = array.data_ptr(), array.element_size(), tuple(array.shape)
-    else:
-        strides, start = list(array.strides), array.__array_interface__["data"][0]
-        itemsize, shape = array.itemsize, array.shape
+    return plane_views([array], buffer)[0]
+
+
+def plane_views(arrays: Iterable[Any], buffer: SharedBuffer) -> list[pb.PlaneView]:
+    """`plane_view` of each. Planes of one shape, as those of most models are, cost little."""
+    views = []
+    known: dict[Any, pb.PlaneView] = {}
+    for array in arrays:
+        if isinstance(array, np.ndarray):
+            start = array.__array_interface__["data"][0]
+            geometry = (array.shape, array.strides, array.itemsize)
+        else:
+            # Not every dtype of a tensor has a NumPy twin, so only its place is asked for.
+            start = array.data_ptr()
+            geometry = (array.shape, array.stride(), -array.element_size())
+        model = known.get(geometry)
+        if model is None:
+            model = known[geometry] = _at_origin(*geometry)
+        offset = start - buffer.address
+        if offset < 0 or offset + model.bytes > buffer.nbytes:
+            raise ValueError("the plane is not within the buffer")
+        view = pb.PlaneView()
+        view.CopyFrom(model)
+        view.offset = offset
+        views.append(view)
+    return views
+
+
+def _at_origin(shape: Sequence[int], strides: Sequence[int], itemsize: int) -> pb.PlaneView:
+    """The view of a plane at offset 0. `strides` are bytes, or elements of `-itemsize` bytes."""
+    if itemsize < 0:
+        itemsize = -itemsize
+        strides = [stride * itemsize for stride in strides]
     if len(shape) not in (3, 4):
         raise ValueError(f"a plane has 3 or 4 dimensions, not {len(shape)}")
-    base = buffer.address
     if min(strides) < 0 or min(shape) < 1:
         raise ValueError("a plane has elements, and no negative strides")
-    end = start + itemsize
-    end += sum(stride * (size - 1) for stride, size in zip(strides, shape, strict=True))
-    if start < base or end > base + buffer.nbytes:
-        raise ValueError("the plane is not within the buffer")
+    reach = sum(stride * (size - 1) for stride, size in zip(strides, shape, strict=True))
     paged = len(shape) == 4
     return pb.PlaneView(
-        offset=start - base,
-        bytes=end - start,
+        bytes=reach + itemsize,
         block_tokens=shape[1] if paged else 1,
         block_stride=strides[0],
         token_stride=strides[1] if paged else 0,

@@ -20,7 +20,7 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from semshare.hf.errors import NotSupportedError
 from semshare.hf.pool import KvPool
-from semshare.shm import SharedBuffer, kv_view, plane_view
+from semshare.shm import SharedBuffer, kv_view, plane_views
 from semshare.v1 import cache_broker_pb2 as pb
 
 _ALIGN = 64
@@ -104,10 +104,8 @@ class KvCache(Cache):
     def view(self, handle: bytes) -> pb.KvView:
         """Where the planes lie in `buffer`, which the broker knows as `handle`."""
         assert self.buffer is not None
-        buffer = self.buffer
-        return kv_view(
-            handle, [plane_view(plane, buffer) for planes in self.planes for plane in planes]
-        )
+        views = plane_views((plane for planes in self.planes for plane in planes), self.buffer)
+        return kv_view(handle, views)
 
     def copy_rows_from(self, other: KvCache | PromptCache, count: int) -> None:
         """Takes the first `count` rows of another cache of the same model."""
