@@ -14,9 +14,9 @@ absl::StatusOr<std::unique_ptr<RegionReader>> RegionReader::Create(MatchLeasePtr
                             ResolveLayers(lease->model->layout(), layer_begin, layer_end));
   auto reader = std::unique_ptr<RegionReader>(new RegionReader(std::move(lease), arena));
   const MatchTables& tables = reader->tables_;
-  SEMSHARE_RETURN_IF_ERROR(CheckKvView("target", view, tables.layout(), layers.begin, layers.end,
-                                       prompt_tokens, tables.targets(), /*may_skip=*/true));
-  reader->view_ = std::move(view);
+  SEMSHARE_ASSIGN_OR_RETURN(
+      reader->view_, ResolveKvView("target", std::move(view), tables.layout(), layers.begin,
+                                   layers.end, prompt_tokens, tables.targets(), /*may_skip=*/true));
   reader->rows_ = tables.rows();
   for (size_t i = 0; i < reader->rows_.size(); ++i) {
     RealignRow& row = reader->rows_[i];

@@ -152,12 +152,12 @@ absl::Status Upload::SetSource(KvView source, bool exact) {
   for (const TokenRange& range : missing_) {
     for (int64_t t = range.begin; t < range.end; ++t) tokens.push_back(t);
   }
-  SEMSHARE_RETURN_IF_ERROR(CheckKvView("source", source, model_->layout(), 0,
-                                       model_->layout().layers(),
-                                       static_cast<int64_t>(manifest_.token_ids.size()), tokens,
-                                       /*may_skip=*/false));
+  SEMSHARE_ASSIGN_OR_RETURN(
+      source_,
+      ResolveKvView("source", std::move(source), model_->layout(), 0, model_->layout().layers(),
+                    static_cast<int64_t>(manifest_.token_ids.size()), tokens,
+                    /*may_skip=*/false));
   declared_exact_ = true;
-  source_ = std::move(source);
   return absl::OkStatus();
 }
 

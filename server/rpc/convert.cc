@@ -120,6 +120,8 @@ absl::StatusOr<v1::Transport> ToTransport(v1::Transport transport) {
 
 absl::StatusOr<KvView> ToKvView(const char* field, const v1::KvView& message, MemorySpan region) {
   KvView view;
+  view.layer_stride = message.layer_stride();
+  view.region = region;
   view.slots.assign(message.slots().begin(), message.slots().end());
   for (const v1::PlaneView& plane : message.planes()) {
     const auto room = static_cast<uint64_t>(region.bytes);

@@ -108,11 +108,42 @@ absl::Status CheckSlots(const char* field, const KvView& view, int64_t prompt_to
   return absl::OkStatus();
 }
 
+// Lists the planes of `layers` layers.
+absl::Status Expand(const char* field, int layers, KvView* view) {
+  const int64_t stride = view->layer_stride;
+  if (stride == 0) return absl::OkStatus();
+  const size_t planes = view->planes.size();
+  view->planes.reserve(planes * static_cast<size_t>(layers));
+  for (int layer = 1; layer < layers; ++layer) {
+    for (size_t plane = 0; plane < planes; ++plane) {
+      PlaneView next = view->planes[plane];
+      const Wide offset =
+          Wide{next.memory.address} - Wide{view->region.address} + Wide{stride} * layer;
+      if (offset < 0 || offset + next.memory.bytes > view->region.bytes) {
+        return absl::InvalidArgumentError(
+            absl::StrCat(field, ".layer_stride: plane ", plane, " of layer ", layer,
+                         " is not within the region's ", view->region.bytes, " bytes"));
+      }
+      next.memory = view->region.Sub(static_cast<int64_t>(offset), next.memory.bytes);
+      view->planes.push_back(next);
+    }
+  }
+  view->layer_stride = 0;
+  return absl::OkStatus();
+}
+
 }  // namespace
 
-absl::Status CheckKvView(const char* field, const KvView& view, const KvLayout& layout,
-                         int layer_begin, int layer_end, int64_t prompt_tokens,
-                         absl::Span<const int64_t> tokens, bool may_skip) {
+absl::StatusOr<KvView> ResolveKvView(const char* field, KvView view, const KvLayout& layout,
+                                     int layer_begin, int layer_end, int64_t prompt_tokens,
+                                     absl::Span<const int64_t> tokens, bool may_skip) {
+  const size_t first_planes = layout.planes(layer_begin).size();
+  if (view.layer_stride != 0 && view.planes.size() != first_planes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(field, ".planes: with layer_stride, expected those of one layer, ",
+                     first_planes, ", got ", view.planes.size()));
+  }
+  SEMSHARE_RETURN_IF_ERROR(Expand(field, layer_end - layer_begin, &view));
   SEMSHARE_RETURN_IF_ERROR(CheckSlots(field, view, prompt_tokens, tokens, may_skip));
   size_t expected = 0;
   for (int l = layer_begin; l < layer_end; ++l) expected += layout.planes(l).size();
@@ -133,7 +164,7 @@ absl::Status CheckKvView(const char* field, const KvView& view, const KvLayout& 
       SEMSHARE_RETURN_IF_ERROR(CheckBounds(name, given, plane, element_bytes, it->second));
     }
   }
-  return absl::OkStatus();
+  return view;
 }
 
 }  // namespace semshare

@@ -9,7 +9,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "kernels/backend.h"
 #include "storage/kv_layout.h"
@@ -20,20 +20,24 @@ struct KvView {
   // In (layer, plane) order, for layers [layer_begin, layer_end) of whoever uses it. `memory` is
   // the range that the plane may touch.
   std::vector<PlaneView> planes;
+  // Not 0: `planes` are those of the first layer, and each next layer's lie that many bytes
+  // further, within `region`.
+  int64_t layer_stride = 0;
+  MemorySpan region;
   // Slot of each token of the prompt, negative: none. Empty: token t is in slot t.
   std::vector<int64_t> slots;
 
   int64_t SlotOf(int64_t token) const { return slots.empty() ? token : slots[token]; }
 };
 
-// OK if the view has one plane for each of the layout's planes in [layer_begin, layer_end), a slot
-// for each of `prompt_tokens` tokens or none at all, strides that keep elements aligned, and if
-// every byte of the rows of `tokens` lies inside of its plane's memory. Otherwise
-// INVALID_ARGUMENT naming the field; the prefix `field` says whose. Tokens with a negative slot are
-// left out if `may_skip`, and an error otherwise.
-absl::Status CheckKvView(const char* field, const KvView& view, const KvLayout& layout,
-                         int layer_begin, int layer_end, int64_t prompt_tokens,
-                         absl::Span<const int64_t> tokens, bool may_skip);
+// The view with the planes of every layer listed (layer_stride 0), if it has one plane for each of
+// the layout's planes in [layer_begin, layer_end), a slot for each of `prompt_tokens` tokens or
+// none at all, strides that keep elements aligned, and if every byte of the rows of `tokens` lies
+// inside of its plane's memory. Otherwise INVALID_ARGUMENT naming the field; the prefix `field`
+// says whose. Tokens with a negative slot are left out if `may_skip`, and an error otherwise.
+absl::StatusOr<KvView> ResolveKvView(const char* field, KvView view, const KvLayout& layout,
+                                     int layer_begin, int layer_end, int64_t prompt_tokens,
+                                     absl::Span<const int64_t> tokens, bool may_skip);
 
 }  // namespace semshare
 

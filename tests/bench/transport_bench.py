@@ -98,7 +98,7 @@ class Bench:
     def view(self, buffer: SharedBuffer, tokens: int) -> pb.KvView:
         planes = self.planes(buffer, tokens)
         handle = buffer.register(self.client.shm_socket())
-        return kv_view(handle, plane_views((plane for pair in planes for plane in pair), buffer))
+        return kv_view(handle, plane_views(planes[0], buffer), layer_stride=planes.strides[0])
 
     def find(self) -> Any:
         request = pb.FindMatchRequest(

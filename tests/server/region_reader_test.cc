@@ -18,6 +18,7 @@ namespace {
 
 using ::testing::HasSubstr;
 using Ids = std::vector<uint32_t>;
+using Slots = std::vector<int64_t>;
 
 constexpr int kLayers = TinyEngine::kLayers;
 constexpr int kHeads = TinyEngine::kHeads;
@@ -83,6 +84,8 @@ class Memory {
         values_(static_cast<size_t>(layout.Extent()), kUntouched),
         registration_(*backend->RegisterHost(
             HostSpan(values_.data(), static_cast<int64_t>(values_.size())))) {}
+
+  MemorySpan span() { return HostSpan(values_.data(), static_cast<int64_t>(values_.size())); }
 
   KvView View(std::vector<int64_t> slots) {
     KvView view;
@@ -202,6 +205,37 @@ TEST_P(RegionReaderTest, EveryEngineLayout) {
     Memory memory(layout, harness_.backend.get());
     ASSERT_EQ(Run(memory.View(slots)), absl::OkStatus());
     ASSERT_NO_FATAL_FAILURE(Verify(&memory, slots));
+  }
+}
+
+// The planes of the first layer and a stride say the same as those of all layers.
+TEST_P(RegionReaderTest, LayersByTheirStride) {
+  for (const EngineLayout& layout : AllLayouts()) {
+    SCOPED_TRACE(layout.name);
+    const std::vector<int64_t> slots = layout.Size('S') > 1 ? ScatteredSlots() : Slots{};
+    Memory memory(layout, harness_.backend.get());
+    KvView view = memory.View(slots);
+    view.layer_stride = layout.Stride('L') * static_cast<int64_t>(sizeof(float));
+    // The whole memory, and the first layer's planes no longer than all layers leave room for.
+    view.region = memory.span();
+    for (PlaneView& plane : view.planes) plane.memory.bytes -= (kLayers - 1) * view.layer_stride;
+    view.planes.resize(2);
+    ASSERT_EQ(Run(view), absl::OkStatus());
+    ASSERT_NO_FATAL_FAILURE(Verify(&memory, slots));
+
+    for (const int64_t stride : {view.layer_stride + 4, -view.layer_stride - 4, INT64_MAX - 3}) {
+      Memory untouched(layout, harness_.backend.get());
+      KvView bad = untouched.View(slots);
+      bad.region = untouched.span();
+      bad.planes.resize(2);
+      bad.layer_stride = stride;
+      const absl::Status status = Run(std::move(bad));
+      EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+      EXPECT_THAT(std::string(status.message()), HasSubstr("target.layer_stride"));
+      EXPECT_EQ(untouched.Touched(), 0);
+    }
+    view.planes.resize(1);
+    EXPECT_THAT(std::string(Run(view).message()), HasSubstr("expected those of one layer, 2"));
   }
 }
 

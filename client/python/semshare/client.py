@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import grpc
 import numpy as np
+from grpc.experimental import ChannelOptions
 
 from semshare.frames import (
     MAX_PAYLOAD_BYTES,
@@ -89,7 +90,12 @@ class Client:
         self.timeout_s = timeout_s
         # Frames obey the contract's 4 MiB limit, so gRPC's defaults stay as they are. A short
         # back-off lets a restarted broker be found again soon.
-        options = [("grpc.max_reconnect_backoff_ms", 2000), ("grpc.enable_http_proxy", 0)]
+        options = [
+            ("grpc.max_reconnect_backoff_ms", 2000),
+            ("grpc.enable_http_proxy", 0),
+            # Whoever reads a stream takes its frames from gRPC itself; no thread stands between.
+            (ChannelOptions.SingleThreadedUnaryStream, 1),
+        ]
         self._channel = grpc.insecure_channel(address, options=options)
         self._shm_socket: str | None = None  # None: not asked yet.
         self._stub = pb_grpc.CacheBrokerStub(self._channel)

@@ -170,10 +170,17 @@ def _at_origin(shape: Sequence[int], strides: Sequence[int], itemsize: int) -> p
 
 
 def kv_view(
-    handle: bytes, planes: Sequence[pb.PlaneView], slots: Sequence[int] | None = None
+    handle: bytes,
+    planes: Sequence[pb.PlaneView],
+    slots: Sequence[int] | None = None,
+    layer_stride: int = 0,
 ) -> pb.KvView:
-    """`planes` in (layer, plane) order; `slots[t]` is token `t`'s slot, `None`: `t` itself."""
-    return pb.KvView(region=handle, planes=planes, slots=slots)
+    """`planes` in (layer, plane) order; `slots[t]` is token `t`'s slot, `None`: `t` itself.
+
+    With `layer_stride`, `planes` are those of the first layer, and the next layers' lie that many
+    bytes further each: a message of a few bytes, whatever the number of layers.
+    """
+    return pb.KvView(region=handle, planes=planes, slots=slots, layer_stride=layer_stride)
 
 
 def _is_open(connection: socket.socket) -> bool:

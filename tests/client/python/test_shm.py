@@ -21,7 +21,7 @@ from semshare.client import BrokerError
 from semshare.hf import CachedModel
 from semshare.hf.cache import KvCache
 from semshare.hf.pool import KvPool
-from semshare.shm import SharedBuffer, ShmError, kv_view, plane_view
+from semshare.shm import SharedBuffer, ShmError, kv_view, plane_view, plane_views
 from semshare.v1 import cache_broker_pb2 as pb
 
 BINARY = os.environ.get("SEMSHARE_SEMSHARED", "")
@@ -214,22 +214,25 @@ def test_paged_targets_with_a_slot_mapping(server: tuple[Any, Client]) -> None:
     buffer = SharedBuffer(layers * 2 * blocks * block * heads * width * 4)
     pages = buffer.array.view(np.float32).reshape(layers, 2, blocks, block, heads, width)
     slots = [(t // block * 13 + 3) % blocks * block + t % block for t in range(len(target))]
-    planes = [
-        plane_view(pages[layer, plane], buffer) for layer in range(layers) for plane in (0, 1)
-    ]
-    view = kv_view(buffer.register(client.shm_socket()), planes, slots)
-    reported = [frame.layer for frame in client.read_kv(match.lease_id, target=view)]
-    assert reported[-1] == layers - 1
     plain = KvCache(shapes, len(target), torch.float32, torch.device("cpu"), KvPool())
     handle = plain.buffer.register(client.shm_socket()) if plain.buffer else b""
     assert list(client.read_kv(match.lease_id, target=plain.view(handle)))
-    for segment in match.segments:
-        for token in range(segment.target_begin, segment.target_begin + segment.tokens):
-            slot = slots[token]
-            for layer in range(layers):
-                for plane in (0, 1):
-                    found = pages[layer, plane, slot // block, slot % block]
-                    assert np.array_equal(found, plain.planes[layer][plane][token].numpy())
+    handle = buffer.register(client.shm_socket())
+    every_plane = plane_views((plane for pair in pages for plane in pair), buffer)
+    first_layer = plane_views(pages[0], buffer)
+    for view in (
+        kv_view(handle, every_plane, slots),
+        kv_view(handle, first_layer, slots, layer_stride=pages.strides[0]),
+    ):
+        buffer.array[:] = 0
+        reported = [frame.layer for frame in client.read_kv(match.lease_id, target=view)]
+        assert reported[-1] == layers - 1
+        for segment in match.segments:
+            for token in range(segment.target_begin, segment.target_begin + segment.tokens):
+                found = pages[:, :, slots[token] // block, slots[token] % block]
+                for layer, planes in enumerate(plain.planes):
+                    for plane in (0, 1):
+                        assert np.array_equal(found[layer, plane], planes[plane][token].numpy())
     client.release(match.lease_id)
     cached.close()
 

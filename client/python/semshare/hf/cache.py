@@ -58,6 +58,10 @@ class KvCache(Cache):
         super().__init__(layer_class_to_replicate=DynamicLayer)
         self.tokens = tokens
         self.planes, self.buffer = _allocate(shapes, tokens, dtype, device, pool)
+        # Of layers that lie alike; else 0.
+        self._layer_stride = 0
+        if len(shapes) > 1 and all(planes == shapes[0] for planes in shapes):
+            self._layer_stride = self.planes[1][0].data_ptr() - self.planes[0][0].data_ptr()
         self.rows: torch.Tensor | None = None
         self.read_only = False
         self.token_layers = 0
@@ -104,8 +108,10 @@ class KvCache(Cache):
     def view(self, handle: bytes) -> pb.KvView:
         """Where the planes lie in `buffer`, which the broker knows as `handle`."""
         assert self.buffer is not None
-        views = plane_views((plane for planes in self.planes for plane in planes), self.buffer)
-        return kv_view(handle, views)
+        stride = self._layer_stride
+        layers = self.planes[:1] if stride > 0 else self.planes
+        views = plane_views((plane for planes in layers for plane in planes), self.buffer)
+        return kv_view(handle, views, layer_stride=stride)
 
     def copy_rows_from(self, other: KvCache | PromptCache, count: int) -> None:
         """Takes the first `count` rows of another cache of the same model."""
