@@ -112,7 +112,9 @@ std::string ShmPath(const ServerOptions& options) {
 absl::Status StartShm(const ServerOptions& options, Server* server, std::string* path) {
   *path = ShmPath(options);
   if (path->empty()) return absl::OkStatus();
-  auto socket = ShmSocket::Start({*path, std::string(kDefaultTenant)}, server->broker->regions());
+  ShmSocketOptions listen{*path, std::string(kDefaultTenant)};
+  listen.group_access = options.shm_group_access;
+  auto socket = ShmSocket::Start(listen, server->broker->regions());
   if (socket.ok()) {
     server->shm = *std::move(socket);
     return absl::OkStatus();

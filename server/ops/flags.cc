@@ -31,6 +31,9 @@ ABSL_FLAG(std::string, address_file, semshare::ServerOptions().address_file,
           "Where to write the real addresses, as JSON, once the service is ready.");
 ABSL_FLAG(std::string, shm_socket, semshare::ServerOptions().shm_socket,
           "Unix socket where workers of this host share memory; auto: <data_dir>/shm.sock; none.");
+ABSL_FLAG(
+    bool, shm_group_access, semshare::ServerOptions().shm_group_access,
+    "Workers of the broker's group may connect to --shm_socket, not those of its user alone.");
 ABSL_FLAG(int64_t, shm_memory_bytes, semshare::ServerOptions().broker.regions.max_total_bytes,
           "What the memory that workers share may add up to.");
 ABSL_FLAG(int, kernel_threads, semshare::ServerOptions().kernel_threads,
@@ -94,6 +97,7 @@ absl::StatusOr<ServerOptions> OptionsFromFlags(int argc, char** argv) {
   options.cuda_staging_bytes = absl::GetFlag(FLAGS_cuda_staging_bytes);
   options.address_file = absl::GetFlag(FLAGS_address_file);
   options.shm_socket = absl::GetFlag(FLAGS_shm_socket);
+  options.shm_group_access = absl::GetFlag(FLAGS_shm_group_access);
   options.broker.regions.max_total_bytes = absl::GetFlag(FLAGS_shm_memory_bytes);
   options.kernel_threads = absl::GetFlag(FLAGS_kernel_threads);
   options.lanes = absl::GetFlag(FLAGS_lanes);

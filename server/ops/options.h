@@ -24,6 +24,7 @@ struct ServerOptions {
   // Unix socket of the shared-memory transport. "auto": <data_dir>/shm.sock, "none": no such
   // transport.
   std::string shm_socket = "auto";
+  bool shm_group_access = false;  // the broker's group may connect to it, not its user alone
   int kernel_threads = 0;  // threads of one operation on the CPU; 0: one for each CPU, at most 4
   int lanes = 8;
   int worker_threads = 4;         // executor threads for RPC work

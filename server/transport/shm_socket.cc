@@ -52,7 +52,7 @@ absl::Status Unavailable(std::string_view what, const std::string& path) {
                                              ": ", std::strerror(errno)));
 }
 
-absl::StatusOr<Fd> Listen(const std::string& path) {
+absl::StatusOr<Fd> Listen(const std::string& path, mode_t mode) {
   sockaddr_un address = {};
   address.sun_family = AF_UNIX;
   if (path.empty() || path.size() >= sizeof(address.sun_path)) {
@@ -67,7 +67,7 @@ absl::StatusOr<Fd> Listen(const std::string& path) {
   // Narrowed before anybody can connect: the mode is the access control.
   if (fchmod(listener.get(), 0600) != 0 ||
       bind(listener.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0 ||
-      chmod(path.c_str(), 0600) != 0 || listen(listener.get(), 64) != 0) {
+      chmod(path.c_str(), mode) != 0 || listen(listener.get(), 64) != 0) {
     return Unavailable("listen on", path);
   }
   return listener;
@@ -208,7 +208,7 @@ absl::StatusOr<std::unique_ptr<ShmSocket>> ShmSocket::Start(const ShmSocketOptio
   if (options.max_connections < 1) {
     return absl::InvalidArgumentError("max_connections: must be positive");
   }
-  SEMSHARE_ASSIGN_OR_RETURN(Fd listener, Listen(options.path));
+  SEMSHARE_ASSIGN_OR_RETURN(Fd listener, Listen(options.path, options.group_access ? 0660 : 0600));
   Fd wake(eventfd(0, EFD_CLOEXEC));
   if (!wake.valid()) return Unavailable("make an eventfd for", options.path);
   return std::unique_ptr<ShmSocket>(

@@ -1,8 +1,8 @@
 // ShmSocket: the unix socket where workers hand over shared memory (shm_wire.h). One thread serves
 // all connections; a worker that closes its connection, or dies, takes its regions along.
 //
-// Thread-safe. Who may connect is who may write to the socket's file: it is made for the owner
-// only.
+// Thread-safe. Who may connect is who may write to the socket's file: its owner, and the group of
+// the process too if the options say so.
 #ifndef SEMSHARE_SERVER_TRANSPORT_SHM_SOCKET_H_
 #define SEMSHARE_SERVER_TRANSPORT_SHM_SOCKET_H_
 
@@ -18,6 +18,7 @@ struct ShmSocketOptions {
   std::string path;  // at most 107 bytes; a file that is there is replaced
   std::string tenant;
   int max_connections = 256;
+  bool group_access = false;  // workers of the broker's group may connect, not its user's alone
 };
 
 class ShmSocket {

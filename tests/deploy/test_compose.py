@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import subprocess
 import sys
 import time
@@ -215,12 +216,27 @@ def test_addresses_are_the_defaults_of_the_code() -> None:
 def test_data_is_in_a_volume(compose: dict[str, Any], services: Services) -> None:
     names = []
     for broker in brokers(services):
-        ((name, folder),) = (volume.split(":") for volume in broker["volumes"])
-        assert folder == flag_file()["data_dir"]
-        names.append(name)
-    # Two brokers must not share a data folder.
+        data, socket = (volume.split(":") for volume in broker["volumes"])
+        assert data[1] == flag_file()["data_dir"]
+        assert socket[1] == str(Path(flag_file()["shm_socket"]).parent)
+        names += [data[0], socket[0]]
+    # Two brokers must not share a folder.
     assert sorted(names) == sorted(compose["volumes"])
     assert len(set(names)) == len(names)
+
+
+def test_worker_reaches_the_brokers_socket(services: Services, stages: dict[str, Stage]) -> None:
+    """On a volume of both, at one path, and through the broker's group."""
+    worker, broker = services["worker"], services["broker"]
+    (volume,) = worker["volumes"]
+    assert volume in broker["volumes"]
+    assert "shm_group_access" in flag_file()
+    setup = " ".join(text for word, text in stages["broker"].instructions if word == "RUN")
+    (gid,) = worker["group_add"]
+    assert f"groupadd --system --gid {gid} semshare" in setup
+    assert f"--gid {gid} " in setup[setup.index("useradd") :]
+    folder = volume.split(":")[1]
+    assert re.search(rf"install -d -o semshare -g semshare -m 0750 [^&]*{folder}(\s|$)", setup)
 
 
 def test_health_check_asks_the_tool(services: Services, stages: dict[str, Stage]) -> None:
@@ -331,6 +347,7 @@ def test_flag_file_starts_a_healthy_broker(
     address_file = tmp_path / "address.json"
     command = [semshared, f"--flagfile={FLAG_FILE}", "--listen=127.0.0.1:0"]
     command += ["--metrics_listen=127.0.0.1:0", f"--data_dir={tmp_path / 'data'}"]
+    command.append(f"--shm_socket={tmp_path / 'shm.sock'}")
     command += [f"--address_file={address_file}", "--device_memory_bytes=67108864"]
     with (tmp_path / "log").open("wb") as log:
         daemon = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
@@ -339,6 +356,8 @@ def test_flag_file_starts_a_healthy_broker(
         health = [semsharectl, f"--address={address}", "health"]
         done = subprocess.run(health, capture_output=True, text=True, timeout=20, check=False)
         assert done.returncode == 0, done.stderr
+        # The group of the file is what opens it to workers of another user.
+        assert stat.S_IMODE((tmp_path / "shm.sock").stat().st_mode) == 0o660
     finally:
         daemon.terminate()
         status = daemon.wait(timeout=60)

@@ -122,6 +122,16 @@ TEST_F(ShmSocketTest, ConnectionsAboveTheLimitWait) {
   waiting.join();
 }
 
+TEST_F(ShmSocketTest, TheGroupMayConnectIfTheOptionsSaySo) {
+  socket_ = nullptr;
+  ShmSocketOptions options{path(), "a", 2};
+  options.group_access = true;
+  socket_ = *ShmSocket::Start(options, &regions_);
+  struct stat info;
+  ASSERT_EQ(stat(path().c_str(), &info), 0);
+  EXPECT_EQ(info.st_mode & 0777, 0660u);
+}
+
 TEST_F(ShmSocketTest, OnlyTheOwnerMayConnectAndTheFileGoesAway) {
   struct stat info;
   ASSERT_EQ(stat(path().c_str(), &info), 0);
