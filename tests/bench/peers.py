@@ -127,7 +127,7 @@ def _free_port() -> int:
 def other_systems(source: np.ndarray) -> dict[str, Any]:
     """By name, each holding the bytes of `source`; prints which are not installed."""
     peers: dict[str, Any] = {}
-    for name, make in (("flight", _flight), ("redis", RedisPeer)):
+    for name, make in (("flight", _flight), ("mooncake", _mooncake), ("redis", RedisPeer)):
         try:
             peers[name] = make(source)
         except ImportError as error:
@@ -139,6 +139,12 @@ def _flight(source: np.ndarray) -> Any:
     from flight_peer import FlightPeer
 
     return FlightPeer(source)
+
+
+def _mooncake(source: np.ndarray) -> Any:
+    from mooncake_peer import MooncakePeer
+
+    return MooncakePeer(source)
 
 
 class CppPeer:

@@ -12,8 +12,8 @@ with fp64 before anything is timed. Then everything takes turns, and medians are
     tcp_get      the same bytes over one loopback connection, received into a buffer and copied into
                  place: the limit of inline reads
     tcp_put      the other way
-    NAME_get     another system's read, copied into place, and NAME_put its write: Arrow Flight and
-    NAME_put     Redis, where tests/bench/peers.sh installed them
+    NAME_get     another system's read, copied into place, and NAME_put its write: Arrow Flight,
+    NAME_put     Mooncake's transfer engine (TCP) and Redis, where tests/bench/peers.sh put them
     shm_get      ReadKv into this process's memory, until the last layer is said to be there
     shm_first    until the first layer is
     shm_put      BeginPut and WriteKv, until visible (memory durability)
@@ -62,6 +62,8 @@ LIMITS = {
     "tcp_put": ["memcpy"],
     "flight_get": ["tcp_get", "memcpy"],
     "flight_put": ["tcp_put", "memcpy"],
+    "mooncake_get": ["tcp_get", "memcpy"],
+    "mooncake_put": ["tcp_put", "memcpy"],
     "redis_get": ["tcp_get", "memcpy"],
     "redis_put": ["tcp_put", "memcpy"],
     "shm_get": ["memcpy", "memcpy_idle"],
