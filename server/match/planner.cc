@@ -94,20 +94,21 @@ bool IsReordered(std::vector<SourceRun> runs, int references) {
   return static_cast<double>(matched - ordered) > kReorderedShare * static_cast<double>(matched);
 }
 
-std::vector<TokenRange> ToRanges(const std::vector<bool>& set) {
+// A set of tokens: 1 for each that is in it. Bytes, because they are scanned many times over.
+using TokenSet = std::vector<char>;
+
+std::vector<TokenRange> ToRanges(const TokenSet& set) {
   std::vector<TokenRange> ranges;
-  for (int64_t t = 0; t < static_cast<int64_t>(set.size()); ++t) {
-    if (!set[t]) continue;
-    if (!ranges.empty() && ranges.back().end == t) {
-      ++ranges.back().end;
-    } else {
-      ranges.push_back({t, t + 1});
-    }
+  auto begin = std::find(set.begin(), set.end(), 1);
+  while (begin != set.end()) {
+    const auto end = std::find(begin, set.end(), 0);
+    ranges.push_back({begin - set.begin(), end - set.begin()});
+    begin = std::find(end, set.end(), 1);
   }
   return ranges;
 }
 
-int64_t Count(const std::vector<bool>& set) { return std::count(set.begin(), set.end(), true); }
+int64_t Count(const TokenSet& set) { return std::count(set.begin(), set.end(), 1); }
 
 int64_t ShareOf(double share, int64_t tokens) {
   return static_cast<int64_t>(std::ceil(share * static_cast<double>(tokens)));
@@ -131,7 +132,7 @@ class PlanBuilder {
 
  private:
   void MarkMandatory();
-  void MarkAfterSeams(int64_t tokens, std::vector<bool>& set) const;
+  void MarkAfterSeams(int64_t tokens, TokenSet& set) const;
   PresetChoice Choose(const AlignmentStats& stats) const;
   void AddRanked(double share, bool reordered);
   void AddStored(int64_t budget, const std::vector<float>& prior);
@@ -145,10 +146,10 @@ class PlanBuilder {
   const int64_t tokens_;
   const std::vector<SourceRun> runs_;
   const int64_t exact_tokens_;
-  std::vector<bool> matched_;
-  std::vector<bool> mandatory_;
-  std::vector<bool> selected_;
-  std::vector<bool> candidates_;
+  TokenSet matched_;
+  TokenSet mandatory_;
+  TokenSet selected_;
+  TokenSet candidates_;
   Plan plan_;
 };
 
@@ -196,26 +197,27 @@ Plan PlanBuilder::Build() {
 // the logits: it is computed whatever the cache holds.
 void PlanBuilder::MarkMandatory() {
   for (const Segment& segment : alignment_.segments) {
-    for (int64_t i = 0; i < segment.tokens; ++i) matched_[segment.target_begin + i] = true;
+    std::fill_n(matched_.begin() + segment.target_begin, segment.tokens, 1);
   }
   plan_.question_tokens = std::clamp<int64_t>(request_.question_tokens, 1, tokens_);
   const int64_t question_begin = std::max(exact_tokens_, tokens_ - plan_.question_tokens);
-  for (int64_t t = 0; t < tokens_; ++t) mandatory_[t] = !matched_[t] || t >= question_begin;
-  mandatory_[tokens_ - 1] = true;
+  for (int64_t t = 0; t < question_begin; ++t) mandatory_[t] = 1 - matched_[t];
+  std::fill(mandatory_.begin() + question_begin, mandatory_.end(), 1);
+  mandatory_[tokens_ - 1] = 1;
 }
 
 // The first `tokens` tokens of every run that begins at a seam.
-void PlanBuilder::MarkAfterSeams(int64_t tokens, std::vector<bool>& set) const {
+void PlanBuilder::MarkAfterSeams(int64_t tokens, TokenSet& set) const {
   for (const SourceRun& run : runs_) {
     if (run.is_prefix()) continue;
     const int64_t end = std::min(run.target + std::min(tokens, run.tokens), tokens_);
-    for (int64_t t = run.target; t < end; ++t) set[t] = true;
+    std::fill(set.begin() + run.target, set.begin() + end, 1);
   }
 }
 
 PresetChoice PlanBuilder::Choose(const AlignmentStats& stats) const {
   if (request_.mode == MatchMode::kSemShareKv) return {Preset::kSemShareKv, 0};
-  std::vector<bool> heads = mandatory_;
+  TokenSet heads = mandatory_;
   MarkAfterSeams(kHeadTokens, heads);
   const auto all = static_cast<double>(tokens_);
   PolicyInput input;
@@ -259,7 +261,7 @@ void PlanBuilder::AddStored(int64_t budget, const std::vector<float>& prior) {
     return a.prior != b.prior ? a.prior > b.prior : a.token < b.token;
   };
   std::nth_element(scored.begin(), scored.begin() + count, scored.end(), better);
-  for (int64_t i = 0; i < count; ++i) selected_[scored[i].token] = true;
+  for (int64_t i = 0; i < count; ++i) selected_[scored[i].token] = 1;
 }
 
 // Mandatory tokens get no prior, so that the budget is spent on others.
@@ -284,7 +286,7 @@ void PlanBuilder::AddChecked() {
   for (const SourceRun& run : runs_) {
     if (run.is_prefix()) continue;
     const int64_t end = std::min(run.target + kCandidateTokens, tokens_);
-    for (int64_t t = run.target; t < end; ++t) candidates_[t] = !mandatory_[t];
+    for (int64_t t = run.target; t < end; ++t) candidates_[t] = 1 - mandatory_[t];
   }
   plan_.keep_tokens = std::min(ShareOf(kCheckedKeepShare, tokens_), Count(candidates_));
   if (plan_.keep_tokens > 0) plan_.check_layer = check_layer;
