@@ -115,11 +115,14 @@ class CudaTensorRegion:
         self._cuda = cuda
         self._device = tensor.device
         self._registration = Registration()
-        with cuda.device(tensor.device):
-            event = cuda.Event(interprocess=True)
-            # Work of the runtime, so that the driver finds the device's context current below.
-            event.record(cuda.current_stream(tensor.device))
-            self._hello = self._describe(driver, event, tensor.device)
+        try:
+            with cuda.device(tensor.device):
+                event = cuda.Event(interprocess=True)
+                # Work of the runtime, so that the driver finds the device's context current below.
+                event.record(cuda.current_stream(tensor.device))
+                self._hello = self._describe(driver, event, tensor.device)
+        except RuntimeError as error:  # What torch raises for errors of CUDA.
+            raise CudaIpcError(f"torch: {error}") from error
         self._event = event
         self._lock = threading.Lock()
         self._held: Any = (tensor, event)  # Guarded by _lock; None once it is closed.

@@ -186,6 +186,15 @@ def test_errors_of_the_driver_name_the_call(name: str) -> None:
         make_region(library=library)
 
 
+def test_errors_of_torch_are_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(event: FakeEvent) -> bytes:
+        raise RuntimeError("CUDA error: operation not supported")
+
+    monkeypatch.setattr(FakeEvent, "ipc_handle", fail)
+    with pytest.raises(CudaIpcError, match="torch: CUDA error: operation not supported"):
+        make_region()
+
+
 def test_a_machine_without_a_driver_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> Any:
         raise OSError(f"{name}: cannot open shared object file")
