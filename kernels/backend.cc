@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "kernels/base/status_macros.h"
 
 namespace semshare {
@@ -27,6 +28,11 @@ Buffer& Buffer::operator=(Buffer&& other) noexcept {
 
 Buffer::~Buffer() {
   if (deleter_) deleter_(span_);
+}
+
+absl::StatusOr<std::unique_ptr<PeerMemory>> Backend::OpenPeerMemory(const PeerMemoryHandle&) {
+  return absl::UnimplementedError(
+      absl::StrCat("cuda_ipc needs --backend=cuda; this broker's is ", info().name));
 }
 
 PlaneView ContiguousView(MemorySpan memory, int32_t heads, int32_t width, Dtype dtype) {

@@ -20,6 +20,7 @@
 #ifndef SEMSHARE_KERNELS_BACKEND_H_
 #define SEMSHARE_KERNELS_BACKEND_H_
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -125,6 +126,41 @@ class Lane {
  private:
   std::unique_ptr<Impl> impl_;
   Returner returner_;
+};
+
+// Device memory that another process of this host shares, in that process's words: CUDA's handles,
+// which its driver made (cudaIpcGetMemHandle, cudaIpcGetEventHandle), and where in the allocation
+// the memory lies. None of it is to be trusted.
+struct PeerMemoryHandle {
+  std::array<char, 16> device = {};      // UUID of its device
+  std::array<char, 64> allocation = {};  // cudaIpcMemHandle_t
+  std::array<char, 64> event = {};       // cudaIpcEventHandle_t
+  int64_t offset = 0;                    // from the start of the allocation
+  int64_t bytes = 0;
+};
+
+// Memory of a peer, mapped here; unmapped when destroyed. The Backend must outlive it, and no work
+// on it may be pending then. Thread-safe.
+//
+// Order. What the peer did to the memory comes before the broker's work by EnqueueWait. The other
+// way around nothing is needed: once an Event of the lane is done on the host, its writes are in
+// the memory of the device that both share, so whatever the peer launches after it heard of that
+// sees them.
+class PeerMemory {
+ public:
+  virtual ~PeerMemory() = default;
+
+  const MemorySpan& span() const { return span_; }
+
+  // Later work of the lane waits until everything before the peer's last record of its event is
+  // done; at once if it never recorded it.
+  virtual absl::Status EnqueueWait(Lane& lane) const = 0;
+
+ protected:
+  explicit PeerMemory(const MemorySpan& span) : span_(span) {}
+
+ private:
+  const MemorySpan span_;
 };
 
 // A strided destination of rows: element (slot, head, e) lies at
@@ -268,6 +304,7 @@ struct NearestCodeArgs {
 struct BackendInfo {
   std::string name;    // "cpu", "cuda"
   std::string device;  // for people
+  bool opens_peer_memory = false;
 };
 
 class Backend {
@@ -285,6 +322,13 @@ class Backend {
   // slow. INVALID_ARGUMENT unless it is host memory of at least a byte; RESOURCE_EXHAUSTED if the
   // system refuses to lock that much.
   virtual absl::StatusOr<Buffer> RegisterHost(MemorySpan memory) = 0;
+
+  // Maps memory of another process. It is device memory like any other then, and may be opened
+  // several times. FAILED_PRECONDITION saying why if it is another device's, or cannot be shared
+  // this way; INVALID_ARGUMENT if it is not within its allocation, by the driver's word;
+  // UNIMPLEMENTED, as here, if the backend has no such thing. Slow: for long-lived regions.
+  virtual absl::StatusOr<std::unique_ptr<PeerMemory>> OpenPeerMemory(
+      const PeerMemoryHandle& handle);
 
   // Borrows a lane; waits for one at most `timeout`, then RESOURCE_EXHAUSTED.
   virtual absl::StatusOr<Lane> AcquireLane(absl::Duration timeout) = 0;

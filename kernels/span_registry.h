@@ -20,6 +20,10 @@ class SpanRegistry {
   // INVALID_ARGUMENT if the span overlaps one of its kind that is known already.
   absl::Status Add(const MemorySpan& span);
 
+  // As Add, but this very span may be known from an AddShared before: it stays known until it was
+  // removed as often.
+  absl::Status AddShared(const MemorySpan& span);
+
   // REQUIRES: the span was added, with this address and kind.
   void Remove(const MemorySpan& span);
 
@@ -29,8 +33,16 @@ class SpanRegistry {
  private:
   using Key = std::pair<MemoryKind, uintptr_t>;
 
+  struct Known {
+    int64_t bytes = 0;
+    bool shared = false;
+    int64_t users = 1;
+  };
+
+  absl::Status AddLocked(const MemorySpan& span, bool shared) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
   mutable Mutex mutex_;
-  std::map<Key, int64_t> bytes_ ABSL_GUARDED_BY(mutex_);  // by kind and address; no two overlap
+  std::map<Key, Known> known_ ABSL_GUARDED_BY(mutex_);  // by kind and address; no two overlap
 };
 
 }  // namespace semshare

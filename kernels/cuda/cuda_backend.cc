@@ -3,8 +3,10 @@
 // Tables and results in host memory go through the lane's staging (staged_tables.h); operands must
 // be memory that the device reaches, which the registry of spans knows, as it knows all device
 // memory: an address from elsewhere is an error and not a fault that takes the context along.
+#include <algorithm>
 #include <array>
 #include <cmath>
+#include <iterator>
 #include <memory>
 #include <string>
 #include <utility>
@@ -22,6 +24,7 @@
 #include "kernels/cuda/event_pool.h"
 #include "kernels/cuda/hamming_topk.cuh"
 #include "kernels/cuda/nearest_code.cuh"
+#include "kernels/cuda/peer_memory.h"
 #include "kernels/cuda/project.cuh"
 #include "kernels/cuda/realign.cuh"
 #include "kernels/cuda/signature.cuh"
@@ -29,6 +32,7 @@
 #include "kernels/cuda/token_codes.cuh"
 #include "kernels/lane_pool.h"
 #include "kernels/operands.h"
+#include "kernels/peer_memory.h"
 #include "kernels/span_registry.h"
 
 namespace semshare {
@@ -39,6 +43,8 @@ constexpr int kEventsPerLane = 16;  // made at start
 struct DeviceFacts {
   std::string name;
   int multiprocessors = 0;
+  std::array<char, 16> uuid = {};
+  bool shares_events = false;  // with other processes
 };
 
 absl::Status CheckAttribute(int device, cudaDeviceAttr attribute, const char* what) {
@@ -67,7 +73,14 @@ absl::StatusOr<DeviceFacts> UseDevice(int device) {
       CheckAttribute(device, cudaDevAttrUnifiedAddressing, "unified addressing"));
   SEMSHARE_RETURN_IF_ERROR(CheckAttribute(device, cudaDevAttrCanUseHostPointerForRegisteredMem,
                                           "host addresses of registered memory"));
-  return DeviceFacts{properties.name, properties.multiProcessorCount};
+  DeviceFacts facts{properties.name, properties.multiProcessorCount};
+  static_assert(sizeof(properties.uuid.bytes) == sizeof(facts.uuid));
+  std::copy(std::begin(properties.uuid.bytes), std::end(properties.uuid.bytes), facts.uuid.begin());
+  int shares_events = 0;
+  SEMSHARE_CUDA_RETURN_IF_ERROR(
+      cudaDeviceGetAttribute(&shares_events, cudaDevAttrIpcEventSupport, device));
+  facts.shares_events = shares_events != 0;
+  return facts;
 }
 
 MemorySpan AsSpan(const void* address, const MemorySpan& like) {
@@ -197,6 +210,16 @@ class CudaBackend final : public Backend {
       known->Remove(span);
       static_cast<void>(cudaHostUnregister(span.host()));
     });
+  }
+
+  absl::StatusOr<std::unique_ptr<PeerMemory>> OpenPeerMemory(
+      const PeerMemoryHandle& handle) override {
+    if (!info_.opens_peer_memory) {
+      return absl::UnimplementedError("cuda_ipc: the device shares no events between processes");
+    }
+    SEMSHARE_RETURN_IF_ERROR(CheckPeerDevice(uuid_, handle.device));
+    SEMSHARE_RETURN_IF_ERROR(Bind());
+    return OpenCudaPeerMemory(device_, handle, known_);
   }
 
   // On the lane's own queue, so a borrower forgets only what was before it.
@@ -389,7 +412,8 @@ class CudaBackend final : public Backend {
  private:
   CudaBackend(int device, const DeviceFacts& facts)
       : device_(device),
-        info_{"cuda", absl::StrCat(facts.name, ", device ", device)},
+        uuid_(facts.uuid),
+        info_{"cuda", absl::StrCat(facts.name, ", device ", device), facts.shares_events},
         events_(std::make_shared<EventPool>(device)) {}
 
   static CudaLane& Of(Lane& lane) { return *static_cast<CudaLane*>(lane.impl()); }
@@ -417,7 +441,7 @@ class CudaBackend final : public Backend {
     for (const NamedSpan& named : spans) {
       if (named.span.kind == MemoryKind::kHost || known_->Contains(named.span)) continue;
       return absl::InvalidArgumentError(
-          absl::StrCat(named.name, " is device memory that was not allocated here"));
+          absl::StrCat(named.name, " is device memory that is not known here"));
     }
     return absl::OkStatus();
   }
@@ -428,13 +452,14 @@ class CudaBackend final : public Backend {
       if (known_->Contains(operand.span)) continue;
       return absl::InvalidArgumentError(absl::StrCat(
           operand.name, operand.span.kind == MemoryKind::kDevice
-                            ? " is device memory that was not allocated here"
+                            ? " is device memory that is not known here"
                             : " is host memory that was neither allocated nor registered here"));
     }
     return absl::OkStatus();
   }
 
   const int device_;
+  const std::array<char, 16> uuid_;
   const BackendInfo info_;
   // All below provide their own synchronization. Shared with the buffers.
   const std::shared_ptr<SpanRegistry> known_ = std::make_shared<SpanRegistry>();

@@ -93,7 +93,8 @@ void AddState(const BrokerStats& stats, Page* page) {
   page->AddGauge("uploads", "Uploads in progress", static_cast<double>(stats.uploads));
   page->AddGauge("shm_regions", "Memory regions that workers share",
                  static_cast<double>(stats.regions.regions));
-  page->AddGauge("shm_bytes", "Bytes of those regions", static_cast<double>(stats.regions.bytes));
+  page->AddGauge("shm_bytes", "Bytes of those in shared memory",
+                 static_cast<double>(stats.regions.bytes));
   page->AddGauge("draining", "1 while new work is refused", stats.draining ? 1 : 0);
   page->AddCounter("chunks_evicted_total", "Copies in memory dropped",
                    static_cast<double>(stats.chunks.evicted_chunks));

@@ -66,7 +66,8 @@ class CacheBrokerService final : public Base {
                                      const v1::BeginPutRequest* request,
                                      v1::BeginPutResponse* response) override {
     return RunUnary(call, context_.executor, [this, request, response]() -> absl::Status {
-      SEMSHARE_ASSIGN_OR_RETURN(const PutRequest put, ToPutRequest(*request));
+      SEMSHARE_ASSIGN_OR_RETURN(const PutRequest put,
+                                ToPutRequest(*request, context_.broker->backend()->info()));
       SEMSHARE_ASSIGN_OR_RETURN(const PutTicket ticket,
                                 context_.broker->BeginPut(kDefaultTenant, put));
       *response = ToResponse(ticket);
@@ -102,10 +103,11 @@ class CacheBrokerService final : public Base {
                                                      const grpc::ByteBuffer* bytes) override {
     v1::ReadKvRequest request;
     absl::Status status = ParseMessage(*bytes, &request);
-    const absl::StatusOr<v1::Transport> transport = ToTransport(request.transport());
+    const absl::StatusOr<v1::Transport> transport =
+        ToTransport(request.transport(), context_.broker->backend()->info());
     if (status.ok()) status = transport.status();
     if (!status.ok()) return new RefusedRead(ToGrpcStatus(status));
-    if (*transport == v1::TRANSPORT_SHARED_MEMORY) {
+    if (*transport != v1::TRANSPORT_INLINE) {
       return new RegionReadStream(context_.broker, context_.executor, context_.watch, call,
                                   std::move(request));
     }

@@ -102,7 +102,7 @@ void SetMatch(const MatchResult& result, v1::Match* message) {
 
 }  // namespace
 
-absl::StatusOr<v1::Transport> ToTransport(v1::Transport transport) {
+absl::StatusOr<v1::Transport> ToTransport(v1::Transport transport, const BackendInfo& backend) {
   switch (transport) {
     case v1::TRANSPORT_UNSPECIFIED:
     case v1::TRANSPORT_INLINE:
@@ -110,8 +110,10 @@ absl::StatusOr<v1::Transport> ToTransport(v1::Transport transport) {
     case v1::TRANSPORT_SHARED_MEMORY:
       return v1::TRANSPORT_SHARED_MEMORY;
     case v1::TRANSPORT_CUDA_IPC:
+      if (backend.opens_peer_memory) return v1::TRANSPORT_CUDA_IPC;
       return absl::UnimplementedError(
-          "transport: CUDA IPC is not built; supported: inline, shared memory");
+          absl::StrCat("transport: cuda_ipc needs --backend=cuda; this broker's is ", backend.name,
+                       ", which has inline and shared memory"));
     default:
       return absl::InvalidArgumentError(
           absl::StrCat("transport: unknown value ", static_cast<int>(transport)));
@@ -143,7 +145,8 @@ absl::StatusOr<KvView> ToKvView(const char* field, const v1::KvView& message, Me
   return view;
 }
 
-absl::StatusOr<PutRequest> ToPutRequest(const v1::BeginPutRequest& request) {
+absl::StatusOr<PutRequest> ToPutRequest(const v1::BeginPutRequest& request,
+                                        const BackendInfo& backend) {
   PutRequest put;
   put.model = request.model();
   put.token_ids.assign(request.token_ids().begin(), request.token_ids().end());
@@ -153,7 +156,7 @@ absl::StatusOr<PutRequest> ToPutRequest(const v1::BeginPutRequest& request) {
   put.ttl_ms = request.ttl_ms() > (uint64_t{1} << 50) ? -1 : static_cast<int64_t>(request.ttl_ms());
   put.priority = request.priority() > 255 ? -1 : static_cast<int>(request.priority());
   put.alias = request.alias();
-  SEMSHARE_RETURN_IF_ERROR(ToTransport(request.transport()).status());
+  SEMSHARE_RETURN_IF_ERROR(ToTransport(request.transport(), backend).status());
   switch (request.durability()) {
     case v1::DURABILITY_UNSPECIFIED:
     case v1::DURABILITY_DISK:

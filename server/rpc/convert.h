@@ -25,15 +25,16 @@ absl::StatusOr<ModelInfo> ToModelInfo(const v1::ModelSpec& spec, const Limits& l
 // From the stored serialisation.
 absl::StatusOr<ModelInfo> ParseModelInfo(std::string_view serialized, const Limits& limits);
 
-absl::StatusOr<PutRequest> ToPutRequest(const v1::BeginPutRequest& request);
+absl::StatusOr<PutRequest> ToPutRequest(const v1::BeginPutRequest& request,
+                                        const BackendInfo& backend);
 v1::BeginPutResponse ToResponse(const PutTicket& ticket);
 
 absl::StatusOr<FindRequest> ToFindRequest(const v1::FindMatchRequest& request);
 v1::FindMatchResponse ToResponse(const FindResult& result);
 
-// The transport of a request: INVALID_ARGUMENT for an unknown value, UNIMPLEMENTED for one that is
-// not built. UNSPECIFIED means inline.
-absl::StatusOr<v1::Transport> ToTransport(v1::Transport transport);
+// The transport of a request: INVALID_ARGUMENT for an unknown value, UNIMPLEMENTED for one that the
+// backend has not. UNSPECIFIED means inline.
+absl::StatusOr<v1::Transport> ToTransport(v1::Transport transport, const BackendInfo& backend);
 
 // A view into `region`. INVALID_ARGUMENT names, after `field`, a plane that is not within it.
 absl::StatusOr<KvView> ToKvView(const char* field, const v1::KvView& view, MemorySpan region);

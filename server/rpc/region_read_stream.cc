@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "kernels/base/status_macros.h"
 #include "proto/rpc_status.h"
 #include "server/rpc/convert.h"
@@ -28,10 +29,16 @@ RegionReadStream::RegionReadStream(Broker* broker, Executor* executor, StreamWat
 absl::Status RegionReadStream::Open() {
   if (request_.max_frame_payload_bytes() != 0) {
     return absl::InvalidArgumentError(
-        "max_frame_payload_bytes: frames have no payload with TRANSPORT_SHARED_MEMORY");
+        "max_frame_payload_bytes: only TRANSPORT_INLINE has frames with payload");
   }
   SEMSHARE_ASSIGN_OR_RETURN(region_,
                             broker_->regions()->Find(kDefaultTenant, request_.target().region()));
+  const bool device = region_->span().kind == MemoryKind::kDevice;
+  if (device != (request_.transport() == v1::TRANSPORT_CUDA_IPC)) {
+    return absl::InvalidArgumentError(absl::StrCat("target.region: is ",
+                                                   device ? "memory of a GPU" : "shared memory",
+                                                   ", which the call's transport is not for"));
+  }
   SEMSHARE_ASSIGN_OR_RETURN(KvView view, ToKvView("target", request_.target(), region_->span()));
   SEMSHARE_ASSIGN_OR_RETURN(MatchLeasePtr lease,
                             broker_->OpenLease(kDefaultTenant, request_.lease_id()));
@@ -42,7 +49,8 @@ absl::Status RegionReadStream::Open() {
 }
 
 absl::StatusOr<int> RegionReadStream::NextLayer() {
-  if (reader_ == nullptr) {
+  const bool first = reader_ == nullptr;
+  if (first) {
     SEMSHARE_RETURN_IF_ERROR(Open());
   } else {
     // An open stream keeps its lease alive; a released or expired one ends the stream.
@@ -50,6 +58,8 @@ absl::StatusOr<int> RegionReadStream::NextLayer() {
   }
   Backend* backend = broker_->backend();
   SEMSHARE_ASSIGN_OR_RETURN(Lane lane, backend->AcquireLane(kLaneTimeout));
+  // Later layers come after the first one's end, so they need not wait again.
+  if (first) SEMSHARE_RETURN_IF_ERROR(region_->EnqueueWait(lane));
   absl::StatusOr<int> layer = reader_->EnqueueLayer(backend, lane);
   // Waited for even after an error: part of the layer may be under way.
   SEMSHARE_ASSIGN_OR_RETURN(const Event done, backend->Record(lane));
@@ -75,6 +85,9 @@ void RegionReadStream::Step() {
     executor_->Submit([this] { Step(); });
     return;
   }
+  // So that the memory is the worker's again when it hears of the end.
+  reader_ = nullptr;
+  region_ = nullptr;
   {
     MutexLock lock(&mutex_);
     status_ = status;

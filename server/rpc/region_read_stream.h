@@ -1,5 +1,7 @@
-// RegionReadStream: one ReadKv call over shared memory. Rows are realigned into the worker's memory
-// on executor threads, layer by layer; the frames only say how far it is.
+// RegionReadStream: one ReadKv call over shared memory or CUDA IPC. Rows are realigned into the
+// worker's memory on executor threads, layer by layer; the frames only say how far it is. A frame
+// goes out when its layer's Event is done: that orders the worker's use of the rows, on the CPU and
+// on the GPU (PeerMemory).
 //
 // Calls take turns after every layer, so many readers finish together instead of one by one.
 // Progress that gRPC has not taken yet is overtaken by later progress: nothing queues up.

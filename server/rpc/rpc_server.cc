@@ -108,7 +108,12 @@ class RpcServerImpl final : public RpcServer {
     info.set_grpc_address(address_);
     info.set_metrics_address(metrics_address_);
     info.set_shm_socket(shm_socket_);
-    if (!shm_socket_.empty()) info.add_transports(v1::TRANSPORT_SHARED_MEMORY);
+    if (!shm_socket_.empty()) {
+      info.add_transports(v1::TRANSPORT_SHARED_MEMORY);
+      if (broker_->backend()->info().opens_peer_memory) {
+        info.add_transports(v1::TRANSPORT_CUDA_IPC);
+      }
+    }
     info.set_unix_time_ms(broker_->now_ms());
     return info;
   }

@@ -45,7 +45,9 @@ void WriteStream::ReadNext() {
 }
 
 void WriteStream::End(const absl::Status& status) {
-  DropUpload();  // so that its memory is back when the client hears of it
+  // So that their memory is back when the client hears of it.
+  DropUpload();
+  region_ = nullptr;
   turns_.fetch_add(1, std::memory_order_release);
   Finish(ToGrpcStatus(status));
 }
@@ -111,6 +113,9 @@ absl::Status WriteStream::TakeRows(const ReceivedFrame& received) {
   Backend* backend = broker_->backend();
   SEMSHARE_ASSIGN_OR_RETURN(Lane lane, backend->AcquireLane(kLaneTimeout));
   if (region_ != nullptr || received.layers > 0) {
+    if (region_ != nullptr && received.layers > 0) {
+      SEMSHARE_RETURN_IF_ERROR(region_->EnqueueWait(lane));
+    }
     SEMSHARE_ASSIGN_OR_RETURN(bytes, upload_->WriteLayers(received.layers, backend, lane));
   } else {
     SEMSHARE_RETURN_IF_ERROR(upload_->Write(received.frame, received.pieces, backend, lane));

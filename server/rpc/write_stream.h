@@ -51,7 +51,7 @@ class WriteStream final : public grpc::ServerReadReactor<grpc::ByteBuffer> {
   grpc::ByteBuffer* const response_;
   grpc::ByteBuffer message_;
   StreamWatch::Ticket ticket_;
-  RegionPtr region_;  // shared memory: where the rows come from
+  RegionPtr region_;  // where the rows come from; null: from the frames
   std::unique_ptr<Upload> upload_;
   std::atomic<int64_t> turns_{0};
 };

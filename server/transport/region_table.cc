@@ -13,6 +13,42 @@
 namespace semshare {
 namespace {
 
+class SharedRegion final : public Region {
+ public:
+  SharedRegion(void* address, int64_t bytes, std::shared_ptr<const void> owner)
+      : Region(HostSpan(static_cast<std::byte*>(address), bytes), std::move(owner)),
+        address_(address) {}
+  ~SharedRegion() override {
+    registration_ = Buffer();  // before the memory goes
+    munmap(address_, static_cast<size_t>(span().bytes));
+  }
+
+  // Makes the backend reach the memory. Called once, before the region is shared.
+  absl::Status Register(Backend* backend) {
+    SEMSHARE_ASSIGN_OR_RETURN(registration_, backend->RegisterHost(span()));
+    return absl::OkStatus();
+  }
+
+ private:
+  void* const address_;
+  Buffer registration_;
+};
+
+class PeerRegion final : public Region {
+ public:
+  PeerRegion(std::unique_ptr<const PeerMemory> memory, std::shared_ptr<const void> owner)
+      : Region(memory->span(), std::move(owner)), memory_(std::move(memory)) {}
+
+  absl::Status EnqueueWait(Lane& lane) const override { return memory_->EnqueueWait(lane); }
+
+ private:
+  const std::unique_ptr<const PeerMemory> memory_;
+};
+
+absl::Status Named(const absl::Status& status) {
+  return absl::Status(status.code(), absl::StrCat("region: ", status.message()));
+}
+
 absl::Status CheckFile(int fd, int64_t bytes) {
   const int seals = fcntl(fd, F_GET_SEALS);
   constexpr int kRequired = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
@@ -46,16 +82,6 @@ absl::Status RegionLimits::Validate() const {
   return absl::OkStatus();
 }
 
-Region::~Region() {
-  registration_ = Buffer();  // before the memory goes
-  munmap(address_, static_cast<size_t>(bytes_));
-}
-
-absl::Status Region::Register(Backend* backend) {
-  SEMSHARE_ASSIGN_OR_RETURN(registration_, backend->RegisterHost(span()));
-  return absl::OkStatus();
-}
-
 absl::Status RegionTable::Reserve(int64_t bytes) {
   MutexLock lock(&mutex_);
   if (used_.regions >= limits_.max_regions) {
@@ -78,7 +104,15 @@ void RegionTable::Unreserve(int64_t bytes) {
   used_.bytes -= bytes;
 }
 
-absl::StatusOr<std::string> RegionTable::Add(std::string_view tenant, int fd, int64_t bytes) {
+std::string RegionTable::Publish(std::string_view tenant, RegionPtr region, int64_t bytes) {
+  std::string handle = RandomId();
+  MutexLock lock(&mutex_);
+  entries_[handle] = {std::string(tenant), std::move(region), bytes};
+  return handle;
+}
+
+absl::StatusOr<std::string> RegionTable::Add(std::string_view tenant, int fd, int64_t bytes,
+                                             std::shared_ptr<const void> owner) {
   if (bytes < 1) return absl::InvalidArgumentError("region: must have at least one byte");
   SEMSHARE_RETURN_IF_ERROR(CheckFile(fd, bytes));
   SEMSHARE_RETURN_IF_ERROR(Reserve(bytes));
@@ -89,15 +123,24 @@ absl::StatusOr<std::string> RegionTable::Add(std::string_view tenant, int fd, in
     Unreserve(bytes);
     return absl::ResourceExhaustedError(absl::StrCat("region: can't map ", bytes, " bytes"));
   }
-  auto region = std::make_shared<Region>(address, bytes);
-  if (absl::Status status = region->Register(backend_); !status.ok()) {
+  auto region = std::make_shared<SharedRegion>(address, bytes, std::move(owner));
+  if (const absl::Status status = region->Register(backend_); !status.ok()) {
     Unreserve(bytes);
-    return absl::Status(status.code(), absl::StrCat("region: ", status.message()));
+    return Named(status);
   }
-  std::string handle = RandomId();
-  MutexLock lock(&mutex_);
-  entries_[handle] = {std::string(tenant), std::move(region), bytes};
-  return handle;
+  return Publish(tenant, std::move(region), bytes);
+}
+
+absl::StatusOr<std::string> RegionTable::AddPeer(std::string_view tenant,
+                                                 const PeerMemoryHandle& handle,
+                                                 std::shared_ptr<const void> owner) {
+  SEMSHARE_RETURN_IF_ERROR(Reserve(0));
+  absl::StatusOr<std::unique_ptr<PeerMemory>> memory = backend_->OpenPeerMemory(handle);
+  if (!memory.ok()) {
+    Unreserve(0);
+    return Named(memory.status());
+  }
+  return Publish(tenant, std::make_shared<PeerRegion>(*std::move(memory), std::move(owner)), 0);
 }
 
 absl::StatusOr<RegionPtr> RegionTable::Find(std::string_view tenant,

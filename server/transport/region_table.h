@@ -1,8 +1,8 @@
 // RegionTable: memory that workers of this host share with the broker.
 //
-// A region is a memfd of the worker, mapped here. Its life is the worker's: it is known from Add
-// until Remove, and stays mapped for whoever still uses it then (a RegionPtr). Leases and regions
-// know nothing of each other.
+// A region is a memfd of the worker or device memory of it, mapped here. Its life is the worker's:
+// it is known from Add or AddPeer until Remove, and stays mapped for whoever still uses it then (a
+// RegionPtr). Leases and regions know nothing of each other.
 //
 // Thread-safe. Mapping is done outside of the lock.
 #ifndef SEMSHARE_SERVER_TRANSPORT_REGION_TABLE_H_
@@ -12,6 +12,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
@@ -24,26 +25,32 @@ namespace semshare {
 
 struct RegionLimits {
   int max_regions = 256;
-  int64_t max_total_bytes = int64_t{16} << 30;
+  int64_t max_total_bytes = int64_t{16} << 30;  // of host memory
   absl::Status Validate() const;
 };
 
-// A mapping of shared memory, known to the backend; given up and unmapped when destroyed.
+// A mapping of a worker's memory, reachable for the backend; unmapped when destroyed, and its owner
+// let go after that. Thread-safe.
 class Region {
  public:
-  Region(void* address, int64_t bytes) : address_(address), bytes_(bytes) {}
-  // Makes the backend reach the memory. Called once, before the region is shared.
-  absl::Status Register(Backend* backend);
-  ~Region();
+  virtual ~Region() = default;
   Region(const Region&) = delete;
   Region& operator=(const Region&) = delete;
 
-  MemorySpan span() const { return HostSpan(static_cast<std::byte*>(address_), bytes_); }
+  // kHost: shared memory; kDevice: memory of a GPU.
+  const MemorySpan& span() const { return span_; }
+
+  // Comes before a call's first work on the memory, and again where the worker says that more of it
+  // is ready: the lane then waits for what the worker's GPU must do first.
+  virtual absl::Status EnqueueWait(Lane&) const { return absl::OkStatus(); }
+
+ protected:
+  Region(const MemorySpan& span, std::shared_ptr<const void> owner)
+      : owner_(std::move(owner)), span_(span) {}
 
  private:
-  void* const address_;
-  const int64_t bytes_;
-  Buffer registration_;
+  const std::shared_ptr<const void> owner_;
+  const MemorySpan span_;
 };
 using RegionPtr = std::shared_ptr<const Region>;
 
@@ -57,7 +64,14 @@ class RegionTable {
   // further seals, but not against writing, of exactly that size and with all of its pages
   // allocated: then no peer can make an access here fault, nor have its memory charged to us.
   // RESOURCE_EXHAUSTED above the limits, or if the backend cannot reach that much.
-  absl::StatusOr<std::string> Add(std::string_view tenant, int fd, int64_t bytes);
+  // `owner` is held for as long as anybody uses the region.
+  absl::StatusOr<std::string> Add(std::string_view tenant, int fd, int64_t bytes,
+                                  std::shared_ptr<const void> owner = nullptr);
+
+  // As Add, for device memory of another process: the refusals are those of
+  // Backend::OpenPeerMemory. Counts as a region, but not towards the bytes: they are the worker's.
+  absl::StatusOr<std::string> AddPeer(std::string_view tenant, const PeerMemoryHandle& handle,
+                                      std::shared_ptr<const void> owner = nullptr);
 
   // NOT_FOUND: never added, another tenant's, or removed.
   absl::StatusOr<RegionPtr> Find(std::string_view tenant, std::string_view handle) const;
@@ -66,7 +80,7 @@ class RegionTable {
 
   struct Stats {
     int64_t regions = 0;
-    int64_t bytes = 0;
+    int64_t bytes = 0;  // of host memory
   };
   Stats stats() const;
 
@@ -74,8 +88,9 @@ class RegionTable {
   struct Entry {
     std::string tenant;
     RegionPtr region;
-    int64_t bytes = 0;
+    int64_t bytes = 0;  // as reserved
   };
+  std::string Publish(std::string_view tenant, RegionPtr region, int64_t bytes);
   absl::Status Reserve(int64_t bytes);
   void Unreserve(int64_t bytes);
 

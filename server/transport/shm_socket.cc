@@ -10,6 +10,8 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <memory>
+#include <string>
 #include <string_view>
 #include <thread>
 #include <utility>
@@ -42,7 +44,7 @@ class Fd {
 };
 
 struct Connection {
-  Fd socket;
+  std::shared_ptr<const Fd> socket;  // also of the regions: closed when all are unmapped
   std::vector<std::string> regions;
 };
 
@@ -73,16 +75,16 @@ absl::StatusOr<Fd> Listen(const std::string& path, mode_t mode) {
   return listener;
 }
 
-// One message and the descriptor that came with it; more than one, or none, is not ours to take.
+// One message and the descriptors that came with it.
 struct Received {
-  ssize_t bytes = 0;
-  ShmHello hello = {};
+  ssize_t bytes = 0;  // as sent, which may be more than fit
+  char message[std::max(sizeof(ShmHello), sizeof(CudaHello))] = {};
   std::vector<Fd> files;
 };
 
 Received Receive(int socket) {
   Received received;
-  iovec part = {&received.hello, sizeof(received.hello)};
+  iovec part = {received.message, sizeof(received.message)};
   alignas(cmsghdr) char control[CMSG_SPACE(4 * sizeof(int))];
   msghdr message = {};
   message.msg_iov = &part;
@@ -102,6 +104,38 @@ Received Receive(int socket) {
     }
   }
   return received;
+}
+
+// Whether it is a `Message`, which is then filled in.
+template <typename Message>
+bool Take(const Received& received, const char (&magic)[8], Message* message) {
+  if (received.bytes != sizeof(Message)) return false;
+  std::memcpy(message, received.message, sizeof(Message));
+  return std::memcmp(message->magic, magic, sizeof(magic)) == 0;
+}
+
+absl::Status CheckFiles(const Received& received, size_t expected) {
+  if (received.files.size() == expected) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("region: expected ", expected, " file descriptors"));
+}
+
+absl::Status CheckSize(uint64_t bytes) {
+  if (bytes <= static_cast<uint64_t>(INT64_MAX)) return absl::OkStatus();
+  return absl::InvalidArgumentError("region: too large");
+}
+
+PeerMemoryHandle ToPeerMemoryHandle(const CudaHello& hello) {
+  PeerMemoryHandle handle;
+  static_assert(sizeof(hello.device) == sizeof(handle.device));
+  static_assert(sizeof(hello.memory) == sizeof(handle.allocation));
+  static_assert(sizeof(hello.event) == sizeof(handle.event));
+  std::memcpy(handle.device.data(), hello.device, sizeof(hello.device));
+  std::memcpy(handle.allocation.data(), hello.memory, sizeof(hello.memory));
+  std::memcpy(handle.event.data(), hello.event, sizeof(hello.event));
+  handle.offset = static_cast<int64_t>(hello.offset);
+  handle.bytes = static_cast<int64_t>(hello.bytes);
+  return handle;
 }
 
 ShmAnswer MakeAnswer(const absl::StatusOr<std::string>& handle) {
@@ -141,7 +175,9 @@ class ShmSocketImpl final : public ShmSocket {
       std::vector<pollfd> polled = {{wake_.get(), POLLIN, 0}, {listener_.get(), POLLIN, 0}};
       // A full house stops accepting; the backlog waits.
       if (static_cast<int>(connections_.size()) >= options_.max_connections) polled[1].events = 0;
-      for (const Connection& each : connections_) polled.push_back({each.socket.get(), POLLIN, 0});
+      for (const Connection& each : connections_) {
+        polled.push_back({each.socket->get(), POLLIN, 0});
+      }
       if (poll(polled.data(), polled.size(), -1) < 0 && errno != EINTR) return;
       if (polled[0].revents != 0) return;
       // From the back, so that those in front keep their places.
@@ -156,36 +192,40 @@ class ShmSocketImpl final : public ShmSocket {
 
   void Accept() {
     Fd socket(accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
-    if (socket.valid()) connections_.push_back({std::move(socket), {}});
+    if (!socket.valid()) return;
+    connections_.push_back({std::make_shared<const Fd>(std::move(socket)), {}});
   }
 
   // Answers one message; false once the connection is over.
   bool Serve(Connection* connection) {
-    const Received received = Receive(connection->socket.get());
+    const Received received = Receive(connection->socket->get());
     if (received.bytes < 0) return errno == EAGAIN || errno == EINTR;
     if (received.bytes == 0) return false;
-    const absl::StatusOr<std::string> handle = Register(received);
+    const absl::StatusOr<std::string> handle = Register(received, connection->socket);
     if (handle.ok()) connection->regions.push_back(*handle);
     const ShmAnswer answer = MakeAnswer(handle);
     // A peer that does not take its answer is not waited for.
-    return send(connection->socket.get(), &answer, sizeof(answer), MSG_NOSIGNAL | MSG_DONTWAIT) ==
+    return send(connection->socket->get(), &answer, sizeof(answer), MSG_NOSIGNAL | MSG_DONTWAIT) ==
            sizeof(answer);
   }
 
-  absl::StatusOr<std::string> Register(const Received& received) {
-    const ShmHello& hello = received.hello;
-    if (received.bytes != sizeof(hello) ||
-        std::memcmp(hello.magic, kShmMagic, sizeof(kShmMagic)) != 0) {
-      return absl::InvalidArgumentError("region: not a message of this version");
+  absl::StatusOr<std::string> Register(const Received& received,
+                                       const std::shared_ptr<const Fd>& socket) {
+    ShmHello shared;
+    CudaHello cuda;
+    if (Take(received, kShmMagic, &shared)) {
+      SEMSHARE_RETURN_IF_ERROR(CheckFiles(received, 1));
+      SEMSHARE_RETURN_IF_ERROR(CheckSize(shared.bytes));
+      return regions_->Add(options_.tenant, received.files[0].get(),
+                           static_cast<int64_t>(shared.bytes), socket);
     }
-    if (received.files.size() != 1) {
-      return absl::InvalidArgumentError("region: expected one file descriptor");
+    if (Take(received, kCudaMagic, &cuda)) {
+      SEMSHARE_RETURN_IF_ERROR(CheckFiles(received, 0));
+      SEMSHARE_RETURN_IF_ERROR(CheckSize(cuda.offset));
+      SEMSHARE_RETURN_IF_ERROR(CheckSize(cuda.bytes));
+      return regions_->AddPeer(options_.tenant, ToPeerMemoryHandle(cuda), socket);
     }
-    if (hello.bytes > static_cast<uint64_t>(INT64_MAX)) {
-      return absl::InvalidArgumentError("region: too large");
-    }
-    return regions_->Add(options_.tenant, received.files[0].get(),
-                         static_cast<int64_t>(hello.bytes));
+    return absl::InvalidArgumentError("region: not a message of this version");
   }
 
   void Close(Connection* connection) {

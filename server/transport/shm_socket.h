@@ -1,5 +1,6 @@
-// ShmSocket: the unix socket where workers hand over shared memory (shm_wire.h). One thread serves
-// all connections; a worker that closes its connection, or dies, takes its regions along.
+// ShmSocket: the unix socket where workers hand over memory, shared or of a GPU (shm_wire.h). One
+// thread serves all connections; a worker that closes its connection, or dies, takes its regions
+// along. The broker's end of a connection stays open until the last user of its regions is gone.
 //
 // Thread-safe. Who may connect is who may write to the socket's file: its owner, and the group of
 // the process too if the options say so.
@@ -27,7 +28,7 @@ class ShmSocket {
   // is too long, UNAVAILABLE if it cannot be listened on.
   static absl::StatusOr<std::unique_ptr<ShmSocket>> Start(const ShmSocketOptions& options,
                                                           RegionTable* regions);
-  // Closes all connections, which removes their regions, and deletes the file.
+  // Ends all connections, which removes their regions, and deletes the file.
   virtual ~ShmSocket() = default;
 
  protected:

@@ -56,6 +56,16 @@ TEST_P(BackendConformanceTest, RegistersHostMemory) {
   munmap(memory, bytes);
 }
 
+TEST_P(BackendConformanceTest, RefusesPeerMemoryThatIsNotItsDevices) {
+  PeerMemoryHandle handle;
+  handle.bytes = 4096;
+  const absl::Status status = backend_->OpenPeerMemory(handle).status();
+  EXPECT_EQ(status.code(), backend_->info().opens_peer_memory
+                               ? absl::StatusCode::kFailedPrecondition
+                               : absl::StatusCode::kUnimplemented)
+      << status;
+}
+
 TEST_P(BackendConformanceTest, LanesAreBounded) {
   std::vector<Lane> lanes;
   for (int i = 1; i < 4; ++i) lanes.push_back(*backend_->AcquireLane(absl::ZeroDuration()));

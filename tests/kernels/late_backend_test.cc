@@ -8,17 +8,19 @@
 #include <thread>
 #include <vector>
 
+#include "tests/testing/shared_memory.h"
+
 namespace semshare {
 namespace {
 
 // Nothing runs unless it is waited for.
 constexpr LateBackendOptions kOnlyWhenWaited{2, absl::InfiniteDuration()};
 
-class LateBackendTest : public testing::Test {
+class LateBackendTest : public ::testing::Test {
  protected:
   // Death tests start anew: a fork of a process with threads cannot start threads under
   // ThreadSanitizer.
-  static void SetUpTestSuite() { testing::FLAGS_gtest_death_test_style = "threadsafe"; }
+  static void SetUpTestSuite() { ::testing::FLAGS_gtest_death_test_style = "threadsafe"; }
 
   absl::Status CopyFromDevice(MemorySpan device, std::vector<int32_t>& to) {
     return backend_->EnqueueCopy(lane_, HostSpan(to.data(), static_cast<int64_t>(to.size())),
@@ -68,6 +70,38 @@ TEST_F(LateBackendTest, FreeingMemoryWithPendingWorkStopsTheProcess) {
         static_cast<void>(backend->Record(lane)->Wait());
       },
       "check failed");
+}
+
+TEST_F(LateBackendTest, WorkOnAPeersMemoryThatDidNotWaitStopsTheProcess) {
+  const testing::SharedMemory file(400);
+  EXPECT_DEATH(
+      {
+        const std::unique_ptr<LateBackend> backend = NewLateBackend(kOnlyWhenWaited);
+        Lane lane = *backend->AcquireLane(absl::ZeroDuration());
+        const auto peer = *backend->OpenPeerMemory(backend->ExportPeerMemory(file.fd()));
+        backend->HoldPeerEvent();
+        std::vector<int32_t> result(100);
+        static_cast<void>(backend->EnqueueCopy(lane, HostSpan(result.data(), 100), peer->span()));
+        static_cast<void>(backend->Record(lane)->Wait());
+      },
+      "check failed");
+}
+
+TEST_F(LateBackendTest, WorkBehindAWaitRunsOnceThePeersEventIsDone) {
+  const testing::SharedMemory file(400);
+  const auto peer = *backend_->OpenPeerMemory(backend_->ExportPeerMemory(file.fd()));
+  file.as<int32_t>()[99] = 3;
+  backend_->HoldPeerEvent();
+  std::vector<int32_t> result(100);
+  ASSERT_TRUE(peer->EnqueueWait(lane_).ok());
+  ASSERT_TRUE(CopyFromDevice(peer->span(), result).ok());
+  const Event event = *backend_->Record(lane_);
+  std::thread waiting([&] { EXPECT_TRUE(event.Wait().ok()); });
+  while (backend_->peer_waits() == 0) std::this_thread::yield();
+  EXPECT_FALSE(event.Done());
+  backend_->ReleasePeerEvent();
+  waiting.join();
+  EXPECT_EQ(result[99], 3);
 }
 
 TEST_F(LateBackendTest, MemoryOfNobodyIsRefused) {

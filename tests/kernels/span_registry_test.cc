@@ -40,6 +40,22 @@ TEST(SpanRegistryTest, OverlapsAreRefused) {
   EXPECT_TRUE(registry.Add(Host(1000, 100)).ok());
 }
 
+TEST(SpanRegistryTest, SharedSpansStayUntilTheLastUserIsGone) {
+  SpanRegistry registry;
+  ASSERT_TRUE(registry.AddShared(Host(1000, 100)).ok());
+  ASSERT_TRUE(registry.AddShared(Host(1000, 100)).ok());
+  for (const MemorySpan& span : {Host(1000, 99), Host(1000, 101), Host(1050, 100)}) {
+    EXPECT_EQ(registry.AddShared(span).code(), absl::StatusCode::kInvalidArgument) << span.bytes;
+  }
+  EXPECT_EQ(registry.Add(Host(1000, 100)).code(), absl::StatusCode::kInvalidArgument);
+  registry.Remove(Host(1000, 100));
+  EXPECT_TRUE(registry.Contains(Host(1000, 100)));
+  registry.Remove(Host(1000, 100));
+  EXPECT_FALSE(registry.Contains(Host(1000, 1)));
+  ASSERT_TRUE(registry.Add(Host(1000, 100)).ok());  // its owner's alone
+  EXPECT_EQ(registry.AddShared(Host(1000, 100)).code(), absl::StatusCode::kInvalidArgument);
+}
+
 TEST(SpanRegistryDeathTest, RemovingWhatIsNotThereStopsTheProcess) {
   SpanRegistry registry;
   ASSERT_TRUE(registry.Add(Host(1000, 100)).ok());

@@ -1,8 +1,11 @@
 #include "tests/testing/late_backend.h"
 
-#include <sys/mman.h>
+#include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <atomic>
 #include <cstring>
 #include <deque>
@@ -26,89 +29,13 @@
 #include "kernels/cpu/worker_pool.h"
 #include "kernels/lane_pool.h"
 #include "kernels/operands.h"
+#include "kernels/peer_memory.h"
 #include "kernels/span_registry.h"
 #include "tests/testing/late_lane.h"
+#include "tests/testing/late_memory.h"
 
 namespace semshare {
 namespace {
-
-// Device memory: each allocation is one memfd, mapped twice. Thread-safe.
-class LateMemory : public std::enable_shared_from_this<LateMemory> {
- public:
-  absl::StatusOr<Buffer> Allocate(int64_t bytes) {
-    const int fd = memfd_create("late_backend", MFD_CLOEXEC);
-    if (fd < 0) return absl::ResourceExhaustedError("memfd_create failed");
-    const size_t size = static_cast<size_t>(bytes);
-    void* device = MAP_FAILED;
-    void* work = MAP_FAILED;
-    if (ftruncate(fd, bytes) == 0) {
-      device = mmap(nullptr, size, PROT_NONE, MAP_SHARED, fd, 0);
-      work = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    }
-    close(fd);
-    if (device == MAP_FAILED || work == MAP_FAILED) {
-      if (device != MAP_FAILED) munmap(device, size);
-      return absl::ResourceExhaustedError(absl::StrCat("cannot map ", bytes, " bytes"));
-    }
-    std::memset(work, 0, size);
-    const MemorySpan span{reinterpret_cast<uintptr_t>(device), bytes, MemoryKind::kDevice};
-    {
-      MutexLock lock(&mutex_);
-      ranges_[span.address] = Range{reinterpret_cast<uintptr_t>(work), bytes};
-    }
-    return Buffer(span, [self = shared_from_this()](MemorySpan freed) { self->Free(freed); });
-  }
-
-  // True if operations can use the span: host memory, empty, or inside one allocation.
-  bool Contains(const MemorySpan& span) const {
-    uintptr_t address = 0;
-    return Find(span, address);
-  }
-
-  // The span at addresses that operations can use. A device span that is not allocated, or not any
-  // more, stops the process.
-  MemorySpan Resolve(const MemorySpan& span) const {
-    uintptr_t address = 0;
-    SEMSHARE_CHECK(Find(span, address));  // if not: memory was freed while work on it was pending
-    return MemorySpan{address, span.bytes, MemoryKind::kHost};
-  }
-
- private:
-  struct Range {
-    uintptr_t work = 0;
-    int64_t bytes = 0;
-  };
-
-  bool Find(const MemorySpan& span, uintptr_t& address) const {
-    address = span.address;
-    if (span.kind == MemoryKind::kHost || span.bytes == 0) return true;
-    MutexLock lock(&mutex_);
-    auto range = ranges_.upper_bound(span.address);
-    if (range == ranges_.begin()) return false;
-    --range;
-    const uintptr_t offset = span.address - range->first;
-    const uintptr_t bytes = static_cast<uintptr_t>(range->second.bytes);
-    address = range->second.work + offset;
-    return span.bytes > 0 && offset <= bytes &&
-           static_cast<uintptr_t>(span.bytes) <= bytes - offset;
-  }
-
-  void Free(const MemorySpan& span) {
-    uintptr_t work = 0;
-    {
-      MutexLock lock(&mutex_);
-      const auto range = ranges_.find(span.address);
-      SEMSHARE_CHECK(range != ranges_.end());
-      work = range->second.work;
-      ranges_.erase(range);
-    }
-    munmap(reinterpret_cast<void*>(work), static_cast<size_t>(span.bytes));
-    munmap(reinterpret_cast<void*>(span.address), static_cast<size_t>(span.bytes));
-  }
-
-  mutable Mutex mutex_;
-  std::map<uintptr_t, Range> ranges_ ABSL_GUARDED_BY(mutex_);  // by device address
-};
 
 // Statuses to be returned instead of doing something. Thread-safe.
 class Faults {
@@ -143,7 +70,40 @@ class LateLane final : public Lane::Impl {
   const std::shared_ptr<LateLaneCore> core_;
 };
 
+// What its owner sends: a duplicate of the memfd's number, where CUDA's driver has its handles.
+constexpr std::array<char, 16> kLateDevice = {'l', 'a', 't', 'e'};
+constexpr std::array<char, 64> kLateEvent = {'e', 'v', 'e', 'n', 't'};
+
 LateLaneCore& CoreOf(Lane& lane) { return static_cast<LateLane*>(lane.impl())->core(); }
+
+class LatePeerMemory final : public PeerMemory {
+ public:
+  LatePeerMemory(const MemorySpan& span, Buffer mapping, std::shared_ptr<PeerEvent> event,
+                 std::shared_ptr<std::atomic<int64_t>> open)
+      : PeerMemory(span),
+        mapping_(std::move(mapping)),
+        event_(std::move(event)),
+        open_(std::move(open)) {
+    ++*open_;
+  }
+  ~LatePeerMemory() override {
+    mapping_ = Buffer();
+    --*open_;
+  }
+
+  absl::Status EnqueueWait(Lane& lane) const override {
+    CoreOf(lane).Enqueue([event = event_] {
+      event->Wait();
+      return absl::OkStatus();
+    });
+    return absl::OkStatus();
+  }
+
+ private:
+  Buffer mapping_;
+  const std::shared_ptr<PeerEvent> event_;
+  const std::shared_ptr<std::atomic<int64_t>> open_;
+};
 
 class LateBackendImpl final : public LateBackend {
  public:
@@ -159,12 +119,28 @@ class LateBackendImpl final : public LateBackend {
 
   ~LateBackendImpl() override {
     for (const std::shared_ptr<LateLaneCore>& core : cores_) core->Stop();
+    for (const int fd : exported_) close(fd);
   }
 
   void FailNext(LateOp op, absl::Status status) override { failures_.Add(op, std::move(status)); }
   void RefuseNext(LateOp op, absl::Status status) override { refusals_.Add(op, std::move(status)); }
   void HoldWork() override { SetHeld(true); }
   void ReleaseWork() override { SetHeld(false); }
+  PeerMemoryHandle ExportPeerMemory(int fd) override {
+    struct stat info;
+    SEMSHARE_CHECK(fstat(fd, &info) == 0);
+    const int kept = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    SEMSHARE_CHECK(kept >= 0);
+    MutexLock lock(&exported_mutex_);
+    exported_.push_back(kept);
+    PeerMemoryHandle handle{kLateDevice, {}, kLateEvent, 0, info.st_size};
+    std::memcpy(handle.allocation.data(), &kept, sizeof(kept));
+    return handle;
+  }
+  void HoldPeerEvent() override { event_->SetHeld(true); }
+  void ReleasePeerEvent() override { event_->SetHeld(false); }
+  int64_t peer_waits() const override { return event_->waits(); }
+  int64_t open_peers() const override { return open_peers_->load(); }
   int64_t allocations() const override { return allocations_->load(); }
   int64_t allocated_bytes() const override { return allocated_bytes_->load(); }
 
@@ -195,6 +171,26 @@ class LateBackendImpl final : public LateBackend {
     SEMSHARE_RETURN_IF_ERROR(CheckRegisterHost(memory));
     SEMSHARE_RETURN_IF_ERROR(reachable_->Add(memory));
     return Buffer(memory, [reachable = reachable_](MemorySpan span) { reachable->Remove(span); });
+  }
+
+  absl::StatusOr<std::unique_ptr<PeerMemory>> OpenPeerMemory(
+      const PeerMemoryHandle& handle) override {
+    SEMSHARE_RETURN_IF_ERROR(TakeAny(LateOp::kOpenPeerMemory));
+    SEMSHARE_RETURN_IF_ERROR(CheckPeerDevice(kLateDevice, handle.device));
+    int fd;
+    std::memcpy(&fd, handle.allocation.data(), sizeof(fd));
+    struct stat info;
+    {
+      MutexLock lock(&exported_mutex_);
+      const bool exported = std::count(exported_.begin(), exported_.end(), fd) > 0;
+      if (!exported || handle.event != kLateEvent || fstat(fd, &info) != 0) {
+        return PeerOpenError("not exported");
+      }
+    }
+    SEMSHARE_ASSIGN_OR_RETURN(Buffer mapping, memory_->Map(fd, info.st_size, /*peers=*/true));
+    SEMSHARE_ASSIGN_OR_RETURN(const MemorySpan span,
+                              PeerSpan(handle, mapping.span().address, mapping.span()));
+    return std::make_unique<LatePeerMemory>(span, std::move(mapping), event_, open_peers_);
   }
 
   absl::StatusOr<Lane> AcquireLane(absl::Duration timeout) override {
@@ -334,9 +330,14 @@ class LateBackendImpl final : public LateBackend {
     return absl::OkStatus();
   }
 
-  const BackendInfo info_{"late", "CPU behind a queue"};
+  const BackendInfo info_{"late", "CPU behind a queue", /*opens_peer_memory=*/true};
+  Mutex exported_mutex_;
+  std::vector<int> exported_ ABSL_GUARDED_BY(exported_mutex_);
   // All below provide their own synchronization.
-  const std::shared_ptr<LateMemory> memory_ = std::make_shared<LateMemory>();
+  const std::shared_ptr<PeerEvent> event_ = std::make_shared<PeerEvent>();
+  const std::shared_ptr<std::atomic<int64_t>> open_peers_ =
+      std::make_shared<std::atomic<int64_t>>(0);
+  const std::shared_ptr<LateMemory> memory_ = std::make_shared<LateMemory>(event_);
   // Shared with the buffers.
   const std::shared_ptr<SpanRegistry> reachable_ = std::make_shared<SpanRegistry>();
   const std::shared_ptr<std::atomic<int64_t>> allocations_ =

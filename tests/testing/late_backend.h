@@ -9,9 +9,12 @@
 //    Freeing device memory while work on it is pending stops the process when that work runs.
 //  - Operands in host memory that was neither allocated nor registered here are refused: a device
 //    would not reach them.
+//  - Memory of another process is played by a memfd. Its event can be held, and work on the memory
+//    that runs meanwhile stops the process: it did not wait.
 //  - Faults can be injected, and allocations are counted.
 //
-// The operations themselves are the CPU's. The destructor first runs all pending work, held or not.
+// The operations themselves are the CPU's. The destructor first runs all pending work, held or not;
+// the peer's event must be released before.
 //
 // Thread-safe, as every Backend; a Lane belongs to one thread at a time.
 #ifndef SEMSHARE_TESTS_TESTING_LATE_BACKEND_H_
@@ -29,6 +32,7 @@ namespace semshare {
 enum class LateOp {
   kAllocate,
   kRegisterHost,
+  kOpenPeerMemory,
   kAcquireLane,
   kRecord,
   kCopy,
@@ -51,9 +55,9 @@ class LateBackend : public Backend {
  public:
   // The next operation of this kind fails when its turn comes: its outputs stay untouched, later
   // work of its lane is skipped until the lane is acquired again, and events after it return
-  // `status`. A batch of realigns is one operation. kAllocate, kRegisterHost, kAcquireLane and
-  // kRecord have no later: they return it at once. Several
-  // calls for one kind fail as many operations, in order. REQUIRES: status is not OK.
+  // `status`. A batch of realigns is one operation. kAllocate, kRegisterHost, kOpenPeerMemory,
+  // kAcquireLane and kRecord have no later: they return it at once. Several calls for one kind fail
+  // as many operations, in order. REQUIRES: status is not OK.
   virtual void FailNext(LateOp op, absl::Status status) = 0;
 
   // The next call for this kind returns `status` and queues nothing. REQUIRES: status is not OK.
@@ -62,6 +66,17 @@ class LateBackend : public Backend {
   // Until ReleaseWork, no work starts, not even work that is waited for.
   virtual void HoldWork() = 0;
   virtual void ReleaseWork() = 0;
+
+  // What the owner of the memfd `fd`, which stays the caller's, sends for OpenPeerMemory: all of
+  // it, to be narrowed by the caller. Every memory that is exported has the same event.
+  virtual PeerMemoryHandle ExportPeerMemory(int fd) = 0;
+  // The peer has recorded its event, and what comes before it is not done until ReleasePeerEvent.
+  virtual void HoldPeerEvent() = 0;
+  virtual void ReleasePeerEvent() = 0;
+  // Lanes that stand waiting for the peer's event.
+  virtual int64_t peer_waits() const = 0;
+  // Peer memory that is open.
+  virtual int64_t open_peers() const = 0;
 
   // Successful calls of Allocate so far.
   virtual int64_t allocations() const = 0;

@@ -65,12 +65,7 @@ std::string ShmConnection::Exchange(const std::string& message, int fd, int coun
   return bytes > 0 ? std::string(answer, static_cast<size_t>(bytes)) : "";
 }
 
-absl::StatusOr<std::string> ShmConnection::Register(const SharedMemory& memory) {
-  ShmHello hello = {};
-  std::memcpy(hello.magic, kShmMagic, sizeof(kShmMagic));
-  hello.bytes = static_cast<uint64_t>(memory.bytes());
-  const std::string bytes =
-      Exchange(std::string(reinterpret_cast<const char*>(&hello), sizeof(hello)), memory.fd(), 1);
+absl::StatusOr<std::string> ShmConnection::HandleOf(const std::string& bytes) const {
   ShmAnswer answer;
   if (bytes.size() != sizeof(answer)) return absl::UnavailableError("no answer");
   std::memcpy(&answer, bytes.data(), sizeof(answer));
@@ -78,6 +73,37 @@ absl::StatusOr<std::string> ShmConnection::Register(const SharedMemory& memory) 
     return absl::Status(static_cast<absl::StatusCode>(answer.code), answer.message);
   }
   return std::string(answer.handle, sizeof(answer.handle));
+}
+
+absl::StatusOr<std::string> ShmConnection::Register(const SharedMemory& memory) {
+  ShmHello hello = {};
+  std::memcpy(hello.magic, kShmMagic, sizeof(kShmMagic));
+  hello.bytes = static_cast<uint64_t>(memory.bytes());
+  return HandleOf(
+      Exchange(std::string(reinterpret_cast<const char*>(&hello), sizeof(hello)), memory.fd(), 1));
+}
+
+absl::StatusOr<std::string> ShmConnection::Register(const PeerMemoryHandle& memory) {
+  CudaHello hello = {};
+  std::memcpy(hello.magic, kCudaMagic, sizeof(kCudaMagic));
+  std::memcpy(hello.device, memory.device.data(), sizeof(hello.device));
+  std::memcpy(hello.memory, memory.allocation.data(), sizeof(hello.memory));
+  std::memcpy(hello.event, memory.event.data(), sizeof(hello.event));
+  hello.offset = static_cast<uint64_t>(memory.offset);
+  hello.bytes = static_cast<uint64_t>(memory.bytes);
+  return HandleOf(
+      Exchange(std::string(reinterpret_cast<const char*>(&hello), sizeof(hello)), -1, 0));
+}
+
+void ShmConnection::ShutDown() {
+  SEMSHARE_CHECK(shutdown(socket_, SHUT_WR) == 0);
+  char byte;
+  SEMSHARE_CHECK(recv(socket_, &byte, 1, 0) == 0);
+}
+
+bool ShmConnection::AtEnd() const {
+  char byte;
+  return recv(socket_, &byte, 1, MSG_DONTWAIT | MSG_PEEK) == 0;
 }
 
 }  // namespace semshare::testing

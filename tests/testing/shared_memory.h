@@ -10,6 +10,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "kernels/backend.h"
 
 namespace semshare::testing {
 
@@ -48,10 +49,17 @@ class ShmConnection {
   bool connected() const { return connected_; }
   // The handle, or the broker's refusal.
   absl::StatusOr<std::string> Register(const SharedMemory& memory);
+  absl::StatusOr<std::string> Register(const PeerMemoryHandle& memory);
+  // Takes the regions back, and returns once the broker has closed its end.
+  void ShutDown();
+  // Whether the broker has closed its end; does not wait.
+  bool AtEnd() const;
   // Sends any message with `count` copies of `fd`. The broker's answer, empty if it hung up.
   std::string Exchange(const std::string& message, int fd, int count);
 
  private:
+  absl::StatusOr<std::string> HandleOf(const std::string& answer) const;
+
   int socket_ = -1;
   bool connected_ = false;
 };

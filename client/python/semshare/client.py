@@ -98,6 +98,7 @@ class Client:
         ]
         self._channel = grpc.insecure_channel(address, options=options)
         self._shm_socket: str | None = None  # None: not asked yet.
+        self._transports: frozenset[int] = frozenset()
         self._stub = pb_grpc.CacheBrokerStub(self._channel)
         self._read_kv = self._channel.unary_stream(
             _SERVICE + "ReadKv",
@@ -155,10 +156,16 @@ class Client:
         """
         if self._shm_socket is None:
             try:
-                self._shm_socket = self.server_info().shm_socket
+                info = self.server_info()
             except BrokerError:
                 return ""
+            self._transports = frozenset(info.transports)
+            self._shm_socket = info.shm_socket
         return self._shm_socket if Path(self._shm_socket).is_socket() else ""
+
+    def offers_cuda_ipc(self) -> bool:
+        """Whether memory of the broker's GPU can be registered with `shm_socket`."""
+        return self.shm_socket() != "" and pb.TRANSPORT_CUDA_IPC in self._transports
 
     def get_model(self, fingerprint: bytes, *, timeout_s: float | None = None) -> bool:
         """Whether this fingerprint (32 bytes) is registered for the caller's tenant."""
@@ -228,11 +235,11 @@ class Client:
     def write_kv_from(
         self, upload_id: bytes, source: pb.KvView, layers: int, *, timeout_s: float = 120.0
     ) -> pb.WriteKvResponse:
-        """Lets the broker take the missing rows of all `layers` layers from shared memory, and
-        commits. The call is the caller's word that every row is exact.
+        """Lets the broker take the missing rows of all `layers` layers from a region, and commits.
+        The call is the caller's word that every row is exact.
 
         After a failure the broker may still be reading: the rows must stay as they are
-        (`SharedBuffer.retire`).
+        (`SharedBuffer.retire`, `CudaTensorRegion.retire`).
         """
         message = pb.WriteKvFrame(
             upload_id=upload_id, exact=True, source=source, layers=layers, commit=True
@@ -253,20 +260,22 @@ class Client:
         layer_begin: int = 0,
         layer_end: int = 0,
         target: pb.KvView | None = None,
+        transport: pb.Transport = pb.TRANSPORT_SHARED_MEMORY,
         timeout_s: float = 60.0,
     ) -> KvStream:
         """Opens the stream of realigned rows. `timeout_s` bounds the whole stream.
 
         With `target` the broker writes the rows there, and frames without payload tell how far it
-        is: all layers up to `layer`. A stream that is cancelled or fails may still be written to
-        the target for a while (`SharedBuffer.retire`).
+        is: all layers up to `layer`. `transport` says what the target's region is (the region's
+        `transport`). A stream that is cancelled or fails may still be written to the target for a
+        while (`SharedBuffer.retire`, `CudaTensorRegion.retire`).
         """
         inline = target is None
         request = pb.ReadKvRequest(
             lease_id=lease_id,
             layer_begin=layer_begin,
             layer_end=layer_end,
-            transport=pb.TRANSPORT_INLINE if inline else pb.TRANSPORT_SHARED_MEMORY,
+            transport=pb.TRANSPORT_INLINE if inline else transport,
             max_frame_payload_bytes=MAX_PAYLOAD_BYTES if inline else 0,
             target=target,
         )

@@ -16,7 +16,7 @@ import socket
 import struct
 import threading
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -30,7 +30,69 @@ _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 
 class ShmError(Exception):
-    """The broker refused a buffer, or its socket cannot be reached."""
+    """The broker refused a region, or its socket cannot be reached."""
+
+
+class Region(Protocol):
+    """Memory that a broker can reach: `nbytes` bytes from `address`."""
+
+    address: int
+    nbytes: int
+
+
+class Registration:
+    """A region at a broker's socket, while the connection lives. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._socket: socket.socket | None = None  # Guarded by _lock.
+        self._path = ""  # Guarded by _lock.
+        self._handle = b""  # Guarded by _lock.
+
+    def register(self, path: str, message: bytes, files: Sequence[int] = ()) -> bytes:
+        """The handle of the region at the broker that listens on `path`, which is asked only once
+        for as long as it lives. Raises `ShmError`."""
+        with self._lock:
+            if self._socket is not None and self._path == path and _is_open(self._socket):
+                return self._handle
+            self._drop()
+            connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            try:
+                connection.settimeout(_TIMEOUT_S)
+                connection.connect(path)
+                socket.send_fds(connection, [message], files)
+                answer = connection.recv(_ANSWER.size + 1)
+                handle = _read_answer(answer)
+                connection.setblocking(False)  # From here on only asked whether it is open.
+            except OSError as error:
+                connection.close()
+                raise ShmError(f"{path}: {error}") from error
+            except ShmError:
+                connection.close()
+                raise
+            self._socket, self._path, self._handle = connection, path, handle
+            return handle
+
+    def is_elsewhere(self, path: str) -> bool:
+        """Whether another broker than that of `path` knows the region."""
+        with self._lock:
+            return self._socket is not None and self._path != path and _is_open(self._socket)
+
+    def detach(self) -> socket.socket | None:
+        """The open connection, which is the caller's now."""
+        with self._lock:
+            connection, self._socket, self._handle = self._socket, None, b""
+            return connection
+
+    def drop(self) -> None:
+        """Takes the region back. Idempotent."""
+        with self._lock:
+            self._drop()
+
+    def _drop(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+        self._socket, self._handle = None, b""
 
 
 class SharedBuffer:
@@ -39,6 +101,8 @@ class SharedBuffer:
 
     The memory lives as long as any array over it; the registration as long as this object.
     """
+
+    transport = pb.TRANSPORT_SHARED_MEMORY
 
     def __init__(self, nbytes: int) -> None:
         if nbytes <= 0:
@@ -59,13 +123,10 @@ class SharedBuffer:
         self.address: int = self.array.ctypes.data
         self.retired = False
         """Set where the broker may still use the memory: it must not be written any more."""
-        self._lock = threading.Lock()
-        self._socket: socket.socket | None = None  # Guarded by _lock.
-        self._path = ""  # Guarded by _lock.
-        self._handle = b""  # Guarded by _lock.
+        self._registration = Registration()
 
     def __del__(self) -> None:
-        if hasattr(self, "_lock"):
+        if hasattr(self, "_registration"):
             self.unregister()
         os.close(self._fd)
 
@@ -77,53 +138,28 @@ class SharedBuffer:
     def register(self, path: str) -> bytes:
         """The handle of the region at the broker that listens on `path`, which is asked only once
         for as long as it lives. Raises `ShmError`."""
-        with self._lock:
-            if self._socket is not None and self._path == path and _is_open(self._socket):
-                return self._handle
-            self._drop()
-            connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            try:
-                connection.settimeout(_TIMEOUT_S)
-                connection.connect(path)
-                socket.send_fds(connection, [_HELLO.pack(_MAGIC, self.nbytes)], [self._fd])
-                answer = connection.recv(_ANSWER.size + 1)
-                handle = _read_answer(answer)
-                connection.setblocking(False)  # From here on only asked whether it is open.
-            except OSError as error:
-                connection.close()
-                raise ShmError(f"{path}: {error}") from error
-            except ShmError:
-                connection.close()
-                raise
-            self._socket, self._path, self._handle = connection, path, handle
-            return handle
+        return self._registration.register(path, _HELLO.pack(_MAGIC, self.nbytes), [self._fd])
 
     def unregister(self) -> None:
         """Takes the region back; reads that go on still write to it. Idempotent."""
-        with self._lock:
-            self._drop()
+        self._registration.drop()
 
     def retire(self) -> None:
         """Says that a transfer did not end in order, so the broker may still be at work on it."""
         self.retired = True
         self.unregister()
 
-    def _drop(self) -> None:
-        if self._socket is not None:
-            self._socket.close()
-        self._socket, self._handle = None, b""
 
-
-def plane_view(array: Any, buffer: SharedBuffer) -> pb.PlaneView:
+def plane_view(array: Any, buffer: Region) -> pb.PlaneView:
     """The view of one plane: `array` lies in `buffer` and has the dimensions `[slot, head,
     element]` or, paged, `[block, token, head, element]`, in any order of memory.
 
-    Takes NumPy arrays and CPU tensors; `ValueError` if it is neither or lies elsewhere.
+    Takes NumPy arrays and tensors; `ValueError` if it is neither or lies elsewhere.
     """
     return plane_views([array], buffer)[0]
 
 
-def plane_views(arrays: Iterable[Any], buffer: SharedBuffer) -> list[pb.PlaneView]:
+def plane_views(arrays: Iterable[Any], buffer: Region) -> list[pb.PlaneView]:
     """`plane_view` of each. Planes of one shape, as those of most models are, cost little."""
     views = []
     known: dict[Any, pb.PlaneView] = {}

@@ -77,12 +77,15 @@ TEST(ConvertRequestTest, DefaultsAndUnknownValues) {
   find.set_mode(static_cast<v1::MatchMode>(77));
   EXPECT_TRUE(absl::IsInvalidArgument(ToFindRequest(find).status()));
 
+  const BackendInfo cpu{"cpu", ""};
+  const BackendInfo gpu{"cuda", "", /*opens_peer_memory=*/true};
   v1::BeginPutRequest put;
-  EXPECT_TRUE(ToPutRequest(put)->durable);
+  EXPECT_TRUE(ToPutRequest(put, cpu)->durable);
   put.set_durability(v1::DURABILITY_MEMORY);
-  EXPECT_FALSE(ToPutRequest(put)->durable);
+  EXPECT_FALSE(ToPutRequest(put, cpu)->durable);
   put.set_transport(v1::TRANSPORT_CUDA_IPC);
-  EXPECT_TRUE(absl::IsUnimplemented(ToPutRequest(put).status()));
+  EXPECT_TRUE(absl::IsUnimplemented(ToPutRequest(put, cpu).status()));
+  EXPECT_TRUE(ToPutRequest(put, gpu).ok());
 }
 
 }  // namespace

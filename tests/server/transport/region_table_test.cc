@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <cstdlib>
+#include <memory>
 #include <string>
 
 #include "gmock/gmock.h"
@@ -119,6 +120,72 @@ TEST(RegionTableTest, ABackendThatCannotReachTheMemoryRefusesIt) {
   EXPECT_THAT(std::string(status.message()), HasSubstr("region: cannot lock"));
   EXPECT_EQ(table.stats().regions, 0);
   EXPECT_TRUE(table.Add("a", memory.fd(), kBytes).ok());  // nothing was kept of the first
+}
+
+class PeerRegionTest : public ::testing::Test {
+ protected:
+  const SharedMemory memory_{kBytes};
+  const std::unique_ptr<LateBackend> backend_ = NewLateBackend();
+  const PeerMemoryHandle whole_ = backend_->ExportPeerMemory(memory_.fd());
+  RegionTable table_{{.max_regions = 2, .max_total_bytes = 1}, backend_.get()};
+};
+
+TEST_F(PeerRegionTest, MemoryOfAGpuIsARegionAsAnyOther) {
+  const auto handle = table_.AddPeer("a", whole_);
+  ASSERT_TRUE(handle.ok()) << handle.status();
+  EXPECT_EQ(table_.Find("b", *handle).status().code(), absl::StatusCode::kNotFound);
+  RegionPtr region = *table_.Find("a", *handle);
+  EXPECT_EQ(region->span().kind, MemoryKind::kDevice);
+  EXPECT_EQ(region->span().bytes, kBytes);
+  Lane lane = *backend_->AcquireLane(absl::ZeroDuration());
+  ASSERT_TRUE(region->EnqueueWait(lane).ok());
+  const int32_t value = 7;
+  ASSERT_TRUE(backend_->EnqueueCopy(lane, region->span().Sub(400, 4), HostSpan(&value, 1)).ok());
+  ASSERT_TRUE(backend_->Record(lane)->Wait().ok());
+  EXPECT_EQ(memory_.as<int32_t>()[100], 7);
+  // Its bytes are the worker's, so the limit of bytes is not for them; that of regions is.
+  EXPECT_EQ(table_.stats().regions, 1);
+  EXPECT_EQ(table_.stats().bytes, 0);
+  ASSERT_TRUE(table_.AddPeer("a", whole_).ok());  // the same memory once more
+  EXPECT_EQ(table_.AddPeer("a", whole_).status().code(), absl::StatusCode::kResourceExhausted);
+  // Open for as long as it is used.
+  table_.Remove(*handle);
+  EXPECT_EQ(table_.Find("a", *handle).status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(backend_->open_peers(), 2);
+  region = nullptr;
+  EXPECT_EQ(backend_->open_peers(), 1);
+}
+
+TEST_F(PeerRegionTest, WhatCannotBeOpenedIsRefusedAndNothingIsKept) {
+  PeerMemoryHandle part = whole_;
+  part.offset = kBytes - 8;
+  part.bytes = 8;
+  const std::string handle = *table_.AddPeer("a", part);
+  EXPECT_EQ((*table_.Find("a", handle))->span().bytes, 8);
+  table_.Remove(handle);
+  part.bytes = 9;
+  EXPECT_EQ(table_.AddPeer("a", part).status().code(), absl::StatusCode::kInvalidArgument);
+  PeerMemoryHandle other = whole_;
+  other.device[3] = 'x';
+  EXPECT_THAT(std::string(table_.AddPeer("a", other).status().message()),
+              HasSubstr("region: the memory is on GPU-"));
+  other = whole_;
+  other.allocation[0] = 'x';
+  EXPECT_EQ(table_.AddPeer("a", other).status().code(), absl::StatusCode::kFailedPrecondition);
+  other = whole_;
+  other.event[0] = 'x';
+  EXPECT_EQ(table_.AddPeer("a", other).status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(table_.stats().regions, 0);
+  EXPECT_EQ(backend_->open_peers(), 0);
+}
+
+TEST_F(PeerRegionTest, ACpuRefusesMemoryOfAGpu) {
+  const std::unique_ptr<Backend> cpu = *NewCpuBackend({});
+  RegionTable table({}, cpu.get());
+  const absl::Status status = table.AddPeer("a", whole_).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("needs --backend=cuda"));
+  EXPECT_EQ(table.stats().regions, 0);
 }
 
 }  // namespace

@@ -96,6 +96,90 @@ TEST_F(ShmSocketTest, MessagesThatAreNoneOfOursAreRefused) {
   EXPECT_TRUE(connection.Register(memory).ok());
 }
 
+TEST_F(ShmSocketTest, MemoryOfAGpuIsRegisteredWithoutADescriptor) {
+  const SharedMemory memory(kBytes);
+  ShmConnection connection(path());
+  const PeerMemoryHandle whole = backend_->ExportPeerMemory(memory.fd());
+  PeerMemoryHandle part = whole;
+  part.offset = 4096;
+  part.bytes = kBytes - 4096;
+  const auto handle = connection.Register(part);
+  ASSERT_TRUE(handle.ok()) << handle.status();
+  EXPECT_EQ((*regions_.Find("a", *handle))->span().bytes, kBytes - 4096);
+  ASSERT_TRUE(connection.Register(memory).ok());  // both kinds on one connection
+  part.bytes += 1;
+  const auto refused = connection.Register(part);
+  EXPECT_EQ(refused.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(refused.status().message()), HasSubstr("allocation's 65536 bytes"));
+}
+
+TEST_F(ShmSocketTest, BadMessagesAboutAGpuAreRefused) {
+  const SharedMemory memory(kBytes);
+  const PeerMemoryHandle handle = backend_->ExportPeerMemory(memory.fd());
+  CudaHello hello = {};
+  std::memcpy(hello.magic, kCudaMagic, sizeof(kCudaMagic));
+  std::memcpy(hello.device, handle.device.data(), sizeof(hello.device));
+  std::memcpy(hello.memory, handle.allocation.data(), sizeof(hello.memory));
+  std::memcpy(hello.event, handle.event.data(), sizeof(hello.event));
+  hello.bytes = kBytes;
+  const auto bytes_of = [](const CudaHello& message) {
+    return std::string(reinterpret_cast<const char*>(&message), sizeof(message));
+  };
+  const std::string good = bytes_of(hello);
+  CudaHello far = hello;
+  far.offset = UINT64_MAX;
+  CudaHello huge = hello;
+  huge.bytes = UINT64_MAX;
+  CudaHello empty = hello;
+  empty.bytes = 0;
+  CudaHello other = hello;  // the magic of the other message
+  std::memcpy(other.magic, kShmMagic, sizeof(kShmMagic));
+  struct Case {
+    std::string message;
+    int files;
+  };
+  const std::vector<Case> cases = {{good, 1},
+                                   {good.substr(1), 0},
+                                   {good.substr(0, good.size() - 1), 0},
+                                   {good + "x", 0},
+                                   {bytes_of(other), 0},
+                                   {bytes_of(other), 1},
+                                   {good.substr(0, sizeof(ShmHello)), 1},
+                                   {bytes_of(far), 0},
+                                   {bytes_of(huge), 0},
+                                   {bytes_of(empty), 0}};
+  ShmConnection connection(path());
+  for (const Case& each : cases) {
+    const std::string bytes = connection.Exchange(each.message, memory.fd(), each.files);
+    ShmAnswer answer;
+    ASSERT_EQ(bytes.size(), sizeof(answer));
+    std::memcpy(&answer, bytes.data(), sizeof(answer));
+    EXPECT_EQ(answer.code, static_cast<uint32_t>(absl::StatusCode::kInvalidArgument))
+        << answer.message;
+  }
+  EXPECT_EQ(regions_.stats().regions, 0);
+  EXPECT_EQ(backend_->open_peers(), 0);
+  EXPECT_TRUE(connection.Register(handle).ok());
+}
+
+// What a worker waits for before it frees the memory.
+TEST_F(ShmSocketTest, TheBrokerHangsUpOnceNobodyUsesTheRegions) {
+  const SharedMemory memory(kBytes);
+  ShmConnection connection(path());
+  const std::string handle = *connection.Register(backend_->ExportPeerMemory(memory.fd()));
+  ASSERT_TRUE(connection.Register(memory).ok());
+  RegionPtr used = *regions_.Find("a", handle);
+  std::thread ending([&] { connection.ShutDown(); });
+  EXPECT_EQ(RegionsAfter(0), 0);
+  EXPECT_FALSE(regions_.Find("a", handle).ok());
+  EXPECT_FALSE(connection.AtEnd());
+  EXPECT_EQ(backend_->open_peers(), 1);
+  used = nullptr;
+  ending.join();
+  EXPECT_TRUE(connection.AtEnd());
+  EXPECT_EQ(backend_->open_peers(), 0);
+}
+
 // More descriptors than anyone may send are closed by the kernel, and the message refused.
 TEST_F(ShmSocketTest, ManyDescriptorsLeakNothing) {
   const SharedMemory memory(kBytes);

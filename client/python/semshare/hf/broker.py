@@ -73,16 +73,24 @@ class Broker(Protocol):
 
 
 class SharingBroker(Broker, Protocol):
-    """A broker that may be on this host: the methods of shared memory, see `semshare.Client`."""
+    """A broker that may be on this host: the methods of shared memory and CUDA IPC, see
+    `semshare.Client`."""
 
     def shm_socket(self) -> str: ...
+
+    def offers_cuda_ipc(self) -> bool: ...
 
     def write_kv_from(
         self, upload_id: bytes, source: Any, layers: int, *, timeout_s: float = 120.0
     ) -> Any: ...
 
     def read_kv(
-        self, lease_id: bytes, *, target: Any = None, timeout_s: float = 60.0
+        self,
+        lease_id: bytes,
+        *,
+        target: Any = None,
+        transport: pb.Transport = pb.TRANSPORT_SHARED_MEMORY,
+        timeout_s: float = 60.0,
     ) -> FrameSource: ...
 
 

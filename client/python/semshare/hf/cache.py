@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
+from semshare.cuda_ipc import CudaTensorRegion
 from semshare.hf.errors import NotSupportedError
 from semshare.hf.pool import KvPool
 from semshare.shm import SharedBuffer, kv_view, plane_views
@@ -41,9 +42,9 @@ class KvCache(Cache):
     """KV of `tokens` tokens at every layer. Not thread-safe, but for one other thread filling
     layers that `wait_layer` has not let through yet.
 
-    `planes[layer][plane]` is `[tokens, heads, width]`; `buffer` is what they lie in where a broker
-    of this host can reach it, else None. `rows` tells `update()` which tokens the running forward
-    computes: a sorted index tensor, or None for all of them in order. With
+    `planes[layer][plane]` is `[tokens, heads, width]`, all in one storage; `buffer` is what they
+    lie in where a broker of this host can reach it, else None. `rows` tells `update()` which tokens
+    the running forward computes: a sorted index tensor, or None for all of them in order. With
     `read_only` set, `update()` writes nothing. `token_layers` counts computed (token, layer) pairs.
     """
 
@@ -57,6 +58,8 @@ class KvCache(Cache):
     ) -> None:
         super().__init__(layer_class_to_replicate=DynamicLayer)
         self.tokens = tokens
+        self.device = device
+        self.buffer: SharedBuffer | CudaTensorRegion | None
         self.planes, self.buffer = _allocate(shapes, tokens, dtype, device, pool)
         # Of layers that lie alike; else 0.
         self._layer_stride = 0

@@ -18,7 +18,8 @@ class PrefillReport:
     model stood waiting for rows, `overhead_s` everything in the request but the model's own work,
     the result's cache included (for a miss or a fallback: but its full forward).
 
-    `transport` is what the rows of a reuse came by: `shared_memory` or `inline`.
+    `transport` is what the rows of a reuse came by: `shared_memory`, `cuda_ipc`, or `inline`, and
+    then `inline_reason` says what kept the broker from the cache's own memory.
     `recomputed_share` is computed (token, layer) pairs / all of them, abandoned work included.
     `fallback_reason` also gives the reason of a miss.
     """
@@ -37,6 +38,7 @@ class PrefillReport:
     overhead_s: float = 0.0
     fallback_reason: str = ""
     transport: str = ""
+    inline_reason: str = ""
     segments: int = 0
     sentinel_sigma: float = float("nan")
 

@@ -17,8 +17,8 @@ from semshare.hf.layers import LayerDriver
 from semshare.hf.plan import Plan, SigmaWatch, read_plan
 from semshare.hf.pool import KvPool
 from semshare.hf.report import PrefillReport
+from semshare.hf.sharing import share
 from semshare.hf.transfer import InlineReceiver, Receiver, SharedReceiver, check_segments
-from semshare.hf.upload import shared_handle
 
 DEFAULT_QUESTION_TOKENS = 20
 
@@ -77,14 +77,19 @@ class Reuse:
     def _receive(
         self, lease_id: bytes, cache: KvCache, targets: np.ndarray, timeout_s: float
     ) -> Receiver:
-        """Opens the stream of rows: through shared memory where the broker offers it."""
-        handle = shared_handle(self._broker, cache)
-        self._report.transport = "shared_memory" if handle else "inline"
-        if not handle:
+        """Opens the stream of rows: into the cache's own memory where the broker reaches it."""
+        sharing = share(self._broker, cache)
+        self._report.transport, self._report.inline_reason = sharing.transport, sharing.reason
+        if not sharing.handle or cache.buffer is None:
             frames = self._broker.read_kv(lease_id, timeout_s=timeout_s)
             return InlineReceiver(frames, cache, targets)
-        sharing = cast(SharingBroker, self._broker)
-        frames = sharing.read_kv(lease_id, target=cache.view(handle), timeout_s=timeout_s)
+        writer = cast(SharingBroker, self._broker)
+        frames = writer.read_kv(
+            lease_id,
+            target=cache.view(sharing.handle),
+            transport=cache.buffer.transport,
+            timeout_s=timeout_s,
+        )
         return SharedReceiver(frames, cache, targets)
 
     def _compute(

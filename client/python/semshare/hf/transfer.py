@@ -6,6 +6,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import numpy as np
@@ -194,6 +195,10 @@ class SharedReceiver(Receiver):
             self._cache.buffer.retire()
 
     def _take_all(self, frames: Iterable[KvFrame]) -> None:
+        with _own_stream(self._cache.device):
+            self._watch(frames)
+
+    def _watch(self, frames: Iterable[KvFrame]) -> None:
         layers = len(self._cache.planes)
         ready = 0
         for frame in frames:
@@ -212,6 +217,14 @@ class SharedReceiver(Receiver):
         for plane in self._cache.planes[layer]:
             _require_finite(plane[first].flatten()[:64])
             self.nbytes += len(self._targets) * plane[0].numel() * plane.element_size()
+
+
+def _own_stream(device: torch.device) -> AbstractContextManager[Any]:
+    """On a GPU, a stream of this thread's own: looking at rows must not wait for the model, whose
+    work is on the one that all threads share."""
+    if device.type != "cuda":
+        return nullcontext()
+    return torch.cuda.stream(torch.cuda.Stream(device))
 
 
 def _require_finite(sample: torch.Tensor) -> None:

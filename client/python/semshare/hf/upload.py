@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -11,35 +10,19 @@ import torch
 from semshare.frames import MAX_PAYLOAD_BYTES, WriteFrame
 from semshare.hf.broker import Broker, SharingBroker
 from semshare.hf.cache import KvCache, plane_rows
-from semshare.shm import ShmError
-
-_LOG = logging.getLogger(__name__)
+from semshare.hf.sharing import share
 
 Ranges = list[tuple[int, int]]
 
 
-def shared_handle(broker: Broker, cache: KvCache) -> bytes:
-    """What the broker knows the cache's memory as, or `b""` if it cannot reach it: then rows go
-    inline. A refusal is logged."""
-    offered = getattr(broker, "shm_socket", None)
-    path = offered() if offered is not None and cache.buffer is not None else ""
-    if not path or cache.buffer is None:
-        return b""
-    try:
-        return cache.buffer.register(path)
-    except ShmError as error:
-        _LOG.warning("shared memory is not used: %s", error)
-        return b""
-
-
 def upload_rows(broker: Broker, upload_id: bytes, source: KvCache, ranges: Ranges) -> Any:
     """Sends the rows of the missing ranges and commits; the broker's `WriteKvResponse`."""
-    handle = shared_handle(broker, source)
-    if not handle:
+    sharing = share(broker, source)
+    if not sharing.handle:
         return broker.write_kv(upload_id, _frames(source, ranges))
-    sharing = cast(SharingBroker, broker)
+    taker = cast(SharingBroker, broker)
     try:
-        return sharing.write_kv_from(upload_id, source.view(handle), len(source.planes))
+        return taker.write_kv_from(upload_id, source.view(sharing.handle), len(source.planes))
     except BaseException:
         if source.buffer is not None:
             source.buffer.retire()
