@@ -157,6 +157,9 @@ void RegisterStream::ReadNext() {
 }
 
 void RegisterStream::End(const absl::Status& status) {
+  // So that its memory and its place are free when the client hears of the end.
+  registration_ = ModelRegistration();
+  --*streams_;
   turns_.fetch_add(1, std::memory_order_release);
   Finish(ToGrpcStatus(status));
 }

@@ -64,7 +64,6 @@ class RegisterStream final : public grpc::ServerReadReactor<v1::RegisterModelFra
   // `streams` counts the registrations in progress and outlives the call.
   RegisterStream(Broker* broker, Executor* executor, StreamWatch* watch, std::atomic<int>* streams,
                  grpc::CallbackServerContext* call, v1::RegisterModelResponse* response);
-  ~RegisterStream() override { --*streams_; }
 
   void OnReadDone(bool ok) override;
   void OnDone() override;
