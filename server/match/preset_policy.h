@@ -1,6 +1,6 @@
-// ChoosePreset: which preset PRESET_AUTO becomes, and how much of the prompt it ranks. One table,
-// first match wins; its numbers come from measurements (full prefill against each preset) and are
-// meant to be tuned.
+// ChoosePreset: which preset PRESET_AUTO becomes, and how much of the prompt it ranks: the least
+// that is predicted to keep the caller's KL target. The prediction's numbers come from measurements
+// (full prefill against each preset) and are meant to be tuned.
 //
 // Thread-safe: a pure function.
 #ifndef SEMSHARE_SERVER_MATCH_PRESET_POLICY_H_

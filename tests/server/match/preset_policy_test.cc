@@ -40,20 +40,27 @@ TEST(PresetPolicyTest, AStricterTargetNeverGetsACheaperPreset) {
 }
 
 TEST(PresetPolicyTest, KnownPairs) {
-  // A longer system prompt before 3,800 tokens.
-  EXPECT_EQ(ChoosePreset({0.005, 0.005, 0.09, false, false}).preset, Preset::kHeads);
-  // A tenth of the sentences deleted; a twentieth of the words replaced.
-  EXPECT_EQ(ChoosePreset({0.01, 0.07, 0.02, false, false}),
+  // A longer system prompt before 3,800 tokens: one seam.
+  EXPECT_EQ(ChoosePreset({0.002, 0.004, 0.025, false, false}).preset, Preset::kHeads);
+  // A tenth of the sentences deleted; a twentieth of the words replaced; a tenth of the sentences
+  // in another wording.
+  EXPECT_EQ(ChoosePreset({0.003, 0.07, 0.007, false, false}).preset, Preset::kFast);
+  EXPECT_EQ(ChoosePreset({0.01, 0.5, 0.047, false, false}).preset, Preset::kFast);
+  EXPECT_EQ(ChoosePreset({0.001, 0.5, 0.044, false, false}).preset, Preset::kFast);
+  // Half of the sentences, at two targets.
+  EXPECT_EQ(ChoosePreset({0.015, 0.6, 0.20, false, false}).preset, Preset::kFast);
+  EXPECT_EQ(ChoosePreset({0.002, 0.6, 0.20, false, false}),
             (PresetChoice{Preset::kBalanced, 0.045}));
-  EXPECT_EQ(ChoosePreset({0.02, 0.6, 0.05, false, false}),
-            (PresetChoice{Preset::kBalanced, 0.045}));
-  EXPECT_EQ(ChoosePreset({0.002, 0.6, 0.05, false, false}), (PresetChoice{Preset::kBalanced, 0.1}));
+  EXPECT_EQ(ChoosePreset({0.0001, 0.6, 0.20, false, false}).preset, Preset::kFaithful);
   // Passages in another order: never by their heads alone.
-  EXPECT_EQ(ChoosePreset({0.02, 0.02, 0.02, true, false}), (PresetChoice{Preset::kBalanced, 0.09}));
+  EXPECT_EQ(ChoosePreset({0.02, 0.002, 0.02, true, false}),
+            (PresetChoice{Preset::kBalanced, 0.07}));
+  EXPECT_EQ(ChoosePreset({0.005, 0.02, 0.02, true, false}),
+            (PresetChoice{Preset::kBalanced, 0.10}));
   EXPECT_EQ(ChoosePreset({0.001, 0.02, 0.02, true, false}).preset, Preset::kFaithful);
   // Other tokens' rows are never left alone.
-  EXPECT_EQ(ChoosePreset({0.02, 0.02, 0.02, false, true}).preset, Preset::kBalanced);
-  EXPECT_EQ(ChoosePreset({0.01, 0.4, 0.40, false, false}).preset, Preset::kFaithful);
+  EXPECT_EQ(ChoosePreset({0.02, 0.002, 0.02, false, true}),
+            (PresetChoice{Preset::kBalanced, 0.045}));
 }
 
 }  // namespace
