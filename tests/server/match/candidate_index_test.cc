@@ -123,20 +123,45 @@ TEST_P(CandidateIndexTest, MeaningKeepsAPlaceBesideManySharers) {
 TEST_P(CandidateIndexTest, AddingAgainReplacesAndRemovingForgets) {
   const Ids first = prompts_.Text(400);
   const Ids second = prompts_.Text(400);
-  Add(1, first);
+  ASSERT_TRUE(index_->Add(Id(1), second, Signatures(first)).ok());
+  EXPECT_GT(Query(second)[0].signature_distance, 0);
+  const int64_t grams = index_->stats().grams;
+  Add(1, second);
   Add(1, second);
   EXPECT_EQ(index_->stats().references, 1);
+  EXPECT_EQ(index_->stats().grams, grams);
   ASSERT_EQ(Query(second).size(), 1u);
   EXPECT_NEAR(Query(second)[0].gram_tokens, 400, 40);
-  for (const Candidate& candidate : Query(first)) EXPECT_EQ(candidate.gram_tokens, 0);
-  index_->Remove(Id(2));
-  index_->Remove(Id(1));
-  index_->Remove(Id(1));
+  EXPECT_EQ(Query(second)[0].signature_distance, 0);
+  // An id stands for its token ids.
+  EXPECT_TRUE(absl::IsInvalidArgument(index_->Add(Id(1), first, Signatures(first))));
+  EXPECT_TRUE(absl::IsInvalidArgument(index_->Remove(Id(1), first)));
+  EXPECT_EQ(Query(second).size(), 1u);
+  EXPECT_TRUE(index_->Remove(Id(2), first).ok());
+  EXPECT_TRUE(index_->Remove(Id(1), second).ok());
+  EXPECT_TRUE(index_->Remove(Id(1), second).ok());
   EXPECT_THAT(Query(second), IsEmpty());
   EXPECT_EQ(index_->stats().references, 0);
   EXPECT_EQ(index_->stats().grams, 0);
   Add(3, first);  // takes the free slot
   EXPECT_EQ(Numbers(Query(first)), std::vector<uint64_t>{3});
+}
+
+TEST_P(CandidateIndexTest, WhatIsRemovedCanBeAddedAgain) {
+  std::vector<Ids> texts;
+  for (uint64_t i = 0; i < 30; ++i) texts.push_back(prompts_.Text(300));
+  for (uint64_t i = 0; i < 30; ++i) Add(i, texts[i]);
+  const int64_t grams = index_->stats().grams;
+  const int64_t bytes = index_->stats().bytes;
+  for (int round = 0; round < 3; ++round) {
+    for (uint64_t i = 0; i < 30; ++i) ASSERT_TRUE(index_->Remove(Id(i), texts[i]).ok());
+    EXPECT_EQ(index_->stats().grams, 0);
+    for (uint64_t i = 0; i < 30; ++i) Add(i, texts[29 - i]);
+    for (uint64_t i = 0; i < 30; ++i) EXPECT_EQ(Query(texts[i])[0].id, Id(29 - i));
+    std::reverse(texts.begin(), texts.end());
+  }
+  EXPECT_EQ(index_->stats().grams, grams);
+  EXPECT_EQ(index_->stats().bytes, bytes);  // slots, rows and places are used again
 }
 
 TEST_P(CandidateIndexTest, MeaningIsAskedOnlyWhereGramsDoNotCover) {
@@ -199,7 +224,8 @@ TEST_P(CandidateIndexTest, ReadersAndWritersTogether) {
   const auto write = [&](size_t first) {
     for (size_t i = first; i < texts.size(); i += 2) {
       EXPECT_TRUE(index_->Add(Id(100 + i), texts[i], codes[i]).ok());
-      if (i % 4 < 2) index_->Remove(Id(100 + i));
+      if (i % 4 >= 2) continue;
+      EXPECT_TRUE(index_->Remove(Id(100 + i), texts[i]).ok());
     }
   };
   const auto read = [&] {
