@@ -115,21 +115,34 @@ uint64_t FirstWordsWithin(const CodeScan& scan, int64_t word, uint64_t live, int
 // Offers the live codes of the words [begin, end) of the live bitset.
 template <int kWords>
 void ScanWords(const CodeScan& scan, int64_t begin, int64_t end, Nearest& nearest) {
+  constexpr int64_t kWordsAtOnce = 16;
+  uint64_t wanted[kWordsAtOnce];
   int32_t bound = nearest.bound();
-  for (int64_t word = begin; word < end; ++word) {
-    uint64_t live = scan.live[word];
-    const int64_t left = scan.count - word * 64;
-    if (left < 64) live &= (uint64_t{1} << left) - 1;
-    if (scan.first_words != nullptr && live != 0) {
-      live = FirstWordsWithin(scan, word, live, std::min(scan.within, bound));
+  for (int64_t first = begin; first < end; first += kWordsAtOnce) {
+    const int64_t words = std::min(kWordsAtOnce, end - first);
+    for (int64_t w = 0; w < words; ++w) {
+      const int64_t word = first + w;
+      const int64_t left = scan.count - word * 64;
+      uint64_t live = scan.live[word];
+      if (left < 64) live &= (uint64_t{1} << left) - 1;
+      if (scan.first_words != nullptr && live != 0) {
+        live = FirstWordsWithin(scan, word, live, std::min(scan.within, bound));
+        // Few and far between: their memory is fetched while the next words are looked at.
+        for (uint64_t near = live; near != 0; near &= near - 1) {
+          __builtin_prefetch(scan.codes + (word * 64 + __builtin_ctzll(near)) * scan.words);
+        }
+      }
+      wanted[w] = live;
     }
-    for (; live != 0; live &= live - 1) {
-      const int64_t index = word * 64 + __builtin_ctzll(live);
-      const int32_t distance =
-          Distance<kWords>(scan.codes + index * scan.words, scan.query, scan.words);
-      if (distance >= bound) continue;
-      nearest.Offer(Neighbour{distance, index});
-      bound = nearest.bound();
+    for (int64_t w = 0; w < words; ++w) {
+      for (uint64_t codes = wanted[w]; codes != 0; codes &= codes - 1) {
+        const int64_t index = (first + w) * 64 + __builtin_ctzll(codes);
+        const int32_t distance =
+            Distance<kWords>(scan.codes + index * scan.words, scan.query, scan.words);
+        if (distance >= bound) continue;
+        nearest.Offer(Neighbour{distance, index});
+        bound = nearest.bound();
+      }
     }
   }
 }
@@ -168,7 +181,7 @@ HWY_EXPORT(NearestInWindow);
 constexpr int64_t kLiveWordsPerPiece = 256;  // 16,384 codes
 constexpr int64_t kQueriesPerPiece = 64;
 // First words that are looked at to see how near the shortlist's are.
-constexpr int64_t kSampledWords = 2048;
+constexpr int64_t kSampledWords = 512;
 
 // The distance within which about `shortlist` of the live codes' first words lie, by an even
 // sample.

@@ -25,7 +25,7 @@ namespace {
 // Places kept for meaning when grams would take all of them.
 constexpr int kSignatureCandidates = 2;
 // Windows of the query that are looked up: of those that grams left uncovered, evenly spread.
-constexpr size_t kMaxQueryWindows = 16;
+constexpr size_t kMaxQueryWindows = 8;
 // A window is uncovered if grams cover less than this share of it.
 constexpr double kCoveredWindowShare = 0.5;
 // As long as there are at most this many window codes, all are compared.

@@ -21,9 +21,8 @@ void AppendFlipped(uint64_t bits, int flips, int first_bit, std::vector<uint64_t
   }
 }
 
-uint64_t HashOf(uint64_t key, size_t word, uint64_t bits) {
-  return Mix(Mix(key + word + 1) ^ bits);
-}
+// The hash of some bits of code[i] is Mix of them xor this.
+uint64_t WordKey(uint64_t key, size_t i) { return Mix(key + i % kSignatureWords + 1); }
 
 }  // namespace
 
@@ -31,7 +30,7 @@ std::vector<uint64_t> WindowIndex::KeysOf(absl::Span<const uint64_t> codes) cons
   std::vector<uint64_t> keys;
   keys.reserve(codes.size());
   for (size_t i = 0; i < codes.size(); ++i) {
-    keys.push_back(HashOf(key_, i % kSignatureWords, codes[i] & kKeyMask));
+    keys.push_back(Mix(WordKey(key_, i) ^ (codes[i] & kKeyMask)));
   }
   std::sort(keys.begin(), keys.end());
   keys.erase(std::unique(keys.begin(), keys.end()), keys.end());
@@ -52,13 +51,10 @@ std::vector<WindowIndex::Hit> WindowIndex::Find(absl::Span<const uint64_t> queri
   for (int flips = 0; flips <= kWindowKeyFlips && hits.size() < max_hits; ++flips) {
     std::vector<uint64_t> hashes;
     for (size_t i = 0; i < queries.size(); ++i) {
-      const size_t first = hashes.size();
-      AppendFlipped(queries[i] & kKeyMask, flips, 0, &hashes);
-      for (size_t h = first; h < hashes.size(); ++h) {
-        hashes[h] = HashOf(key_, i % kSignatureWords, hashes[h]);
-      }
+      AppendFlipped(WordKey(key_, i) ^ (queries[i] & kKeyMask), flips, 0, &hashes);
     }
     if (hashes.empty()) break;
+    for (uint64_t& hash : hashes) hash = Mix(hash);
     const size_t of_word = hashes.size() / queries.size();
     std::vector<PostingTable::Hit> found;
     table_.Find(hashes, max_hits - hits.size(), &found);

@@ -18,7 +18,7 @@
 
 namespace semshare {
 
-inline constexpr int kWindowKeyBits = 24;
+inline constexpr int kWindowKeyBits = 25;
 inline constexpr int kWindowKeyFlips = 2;
 
 class WindowIndex {

@@ -146,7 +146,7 @@ TEST(PostingTableTest, AgreesWithAMapOverManyChanges) {
 TEST(PostingTableTest, MemoryFollowsTheContent) {
   PostingTable table(64);
   const int64_t empty = table.bytes();
-  constexpr int64_t kEntries = 1000000;
+  constexpr int64_t kEntries = 300000;
   for (int64_t first = 0; first < kEntries; first += 1000) {
     Hashes hashes;
     for (int64_t i = first; i < first + 1000; ++i)

@@ -134,7 +134,7 @@ TEST_P(SignatureIndexTest, SlabsGrowWhileReadersRun) {
 }
 
 TEST_P(SignatureIndexTest, NearCodesAreOnTheShortlist) {
-  constexpr uint32_t kRows = 40000;  // the last slab has 16,384 and compares a quarter in full
+  constexpr uint32_t kRows = 20000;  // one slab of 8,192 compares half in full
   std::mt19937_64 random(3);
   SignatureIndex index(kWords, backend_.get());
   std::vector<Code> codes;
