@@ -38,7 +38,7 @@ namespace hn = hwy::HWY_NAMESPACE;
 // Sums in the order of the ids. The product of two floats is exact in a double, so that a fused
 // multiply-add rounds as the two operations do: every instruction set gives the same sums.
 void SumWord(const WordSum& word, double* HWY_RESTRICT sums) {
-  constexpr int64_t kAhead = 8;  // rows of a large table are seldom cached
+  constexpr int64_t kAhead = 16;  // rows of a large table are seldom cached
   const hn::CappedTag<double, 8> d;
   const hn::Rebind<float, decltype(d)> f;
   const auto lanes = static_cast<int64_t>(hn::Lanes(d));

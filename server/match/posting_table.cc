@@ -58,6 +58,15 @@ struct PostingTable::Shard {
     return 10 * (used + 1) > size_t{9} * homes;
   }
 
+  // Asks for the memory of a tag. Needs no lock: what it is told may be old, and costs time only.
+  void Prefetch(uint32_t tag) const {
+    const uint64_t* const places = fetched_places.load(std::memory_order_relaxed);
+    if (places == nullptr) return;
+    __builtin_prefetch(places + Home(tag, fetched_homes.load(std::memory_order_relaxed)));
+  }
+
+  std::atomic<const uint64_t*> fetched_places{nullptr};
+  std::atomic<uint32_t> fetched_homes{0};
   mutable Mutex mutex;
   // `homes` places that tags point to, and some more for what does not fit; the last one is always
   // empty, so that searches end there.
@@ -104,6 +113,8 @@ void PostingTable::Shard::Grow() {
     }
     if (!fits) continue;
     entries = std::move(grown);
+    fetched_places.store(entries.data(), std::memory_order_relaxed);
+    fetched_homes.store(homes, std::memory_order_relaxed);
     return;
   }
 }
@@ -177,7 +188,8 @@ void PostingTable::Remove(uint32_t slot, absl::Span<const uint64_t> hashes) {
 
 void PostingTable::Find(absl::Span<const uint64_t> hashes, size_t max_hits,
                         std::vector<Hit>* hits) const {
-  // By shard, so that each is locked once and its places are fetched together.
+  // By shard, so that each is locked once; memory is asked for some hashes ahead.
+  constexpr size_t kAhead = 32;
   std::vector<uint32_t> ends(kShards + 1);
   for (const uint64_t hash : hashes) ++ends[ShardNumber(hash) + 1];
   std::partial_sum(ends.begin(), ends.end(), ends.begin());
@@ -185,19 +197,22 @@ void PostingTable::Find(absl::Span<const uint64_t> hashes, size_t max_hits,
   for (size_t i = 0; i < hashes.size(); ++i) {
     order[ends[ShardNumber(hashes[i])]++] = static_cast<uint32_t>(i);
   }
+  const auto prefetch = [&](size_t at) {
+    if (at >= order.size()) return;
+    const uint64_t hash = hashes[order[at]];
+    ShardOf(hash).Prefetch(TagOfHash(hash));
+  };
+  for (size_t at = 0; at < kAhead; ++at) prefetch(at);
   for (size_t begin = 0, number = 0; number < kShards; ++number) {
     const size_t end = ends[number];
-    const auto queries = absl::MakeConstSpan(order).subspan(begin, end - begin);
-    begin = end;
-    if (queries.empty()) continue;
+    if (begin == end) continue;
     if (hits->size() >= max_hits) return;
     const Shard& shard = shards_[number];
     const MutexLock lock(&shard.mutex);
-    if (shard.used == 0) continue;
-    for (const uint32_t i : queries) {
-      __builtin_prefetch(&shard.entries[Home(TagOfHash(hashes[i]), shard.homes)]);
-    }
-    for (const uint32_t i : queries) {
+    for (; begin < end; ++begin) {
+      prefetch(begin + kAhead);
+      if (shard.used == 0) continue;
+      const uint32_t i = order[begin];
       const Shard::Range range = shard.Find(TagOfHash(hashes[i]));
       const auto references = range.counted
                                   ? static_cast<uint32_t>(shard.entries[range.end]) & ~kCounter

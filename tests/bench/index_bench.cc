@@ -84,9 +84,14 @@ uint64_t Sparse(uint64_t seed, int halvings) {
   return word;
 }
 
+// Ids as in text: low ones are common.
+uint32_t TokenOf(uint64_t draw) {
+  return static_cast<uint32_t>((draw & 0xffffffff) % (1 + (draw >> 32) % kVocab));
+}
+
 void AppendFresh(uint64_t seed, int64_t tokens, Ids* ids) {
   for (int64_t i = 0; i < tokens; ++i) {
-    ids->push_back(static_cast<uint32_t>(From(seed, static_cast<uint64_t>(i)) % kVocab));
+    ids->push_back(TokenOf(From(seed, static_cast<uint64_t>(i))));
   }
 }
 
@@ -96,8 +101,7 @@ void AppendText(uint64_t number, Ids* ids) {
   const auto end = static_cast<uint64_t>(kReferenceTokens - kPreambleTokens);
   for (uint64_t i = 0; i < end; ++i) {
     const uint64_t own = From(number, i, 1);
-    const uint64_t token = own % 20 == 0 ? own / 20 : From(number / kFamily, i, 2);
-    ids->push_back(static_cast<uint32_t>(token % kVocab));
+    ids->push_back(TokenOf(own % 20 == 0 ? From(own, 0) : From(number / kFamily, i, 2)));
   }
 }
 
@@ -145,7 +149,7 @@ Query MakeQuery(Kind kind, uint64_t reference, uint64_t seed) {
     AppendText(reference, &query.ids);
     for (size_t i = begin; kind == Kind::kEdited && i < query.ids.size(); ++i) {
       const uint64_t draw = From(seed, i, 9);
-      if (draw % 20 == 0) query.ids[i] = static_cast<uint32_t>(draw / 20 % kVocab);
+      if (draw % 20 == 0) query.ids[i] = TokenOf(From(draw, 0));
     }
   }
   if (kind == Kind::kReworded) {
