@@ -5,9 +5,9 @@
 // there never moves. A scan takes a copy of the bits that say which rows are live and needs no
 // lock.
 //
-// Of a slab of more than a few thousand codes a CPU compares in full only those whose first 64 bits
-// are near, about one in 32: with codes of 256 bits, more than 99 of 100 at a distance up to 64,
-// and 19 of 20 at 80.
+// Of a slab of more than a few thousand codes a CPU compares in full only those whose first 64
+// bits are near, about one in 64: of codes of 256 random bits it finds more than 99 of 100 at a
+// distance up to 64, and six of seven at 80.
 //
 // Thread-safe: no device work is done under the lock. Owns its memory; the Backend must outlive it.
 #ifndef SEMSHARE_SERVER_MATCH_SIGNATURE_INDEX_H_
