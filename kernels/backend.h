@@ -271,6 +271,12 @@ struct HammingTopKArgs {
   int32_t k = 0;         // 1..64
   MemorySpan indices;    // out: int64[query_count][k]
   MemorySpan distances;  // out: int32[query_count][k]
+
+  // Leave to look at less than everything: if shortlist > 0, only about that many live codes need
+  // be compared, those whose first words are nearest to the query's. `first_words` has them packed,
+  // so that a CPU passes over a fraction of the memory. A backend may scan everything all the same.
+  MemorySpan first_words;  // uint64[count]: word 0 of each code; unused if shortlist == 0
+  int64_t shortlist = 0;
 };
 
 // Sign codes of token embeddings with RoPE over the embedding dimension (interleaved pairs, base

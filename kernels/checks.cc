@@ -401,8 +401,11 @@ absl::Status CheckHammingTopK(const HammingTopKArgs& args) {
   SEMSHARE_RETURN_IF_ERROR(CheckArray("live", args.live, {(args.count + 63) / 64}, kWord, kWord));
   SEMSHARE_RETURN_IF_ERROR(CheckArray("indices", args.indices, {args.query_count, args.k},
                                       sizeof(int64_t), alignof(int64_t)));
-  return CheckArray("distances", args.distances, {args.query_count, args.k}, sizeof(int32_t),
-                    alignof(int32_t));
+  SEMSHARE_RETURN_IF_ERROR(CheckArray("distances", args.distances, {args.query_count, args.k},
+                                      sizeof(int32_t), alignof(int32_t)));
+  SEMSHARE_RETURN_IF_ERROR(CheckRange("shortlist", args.shortlist, 0, kMaxHammingIndex));
+  if (args.shortlist == 0) return absl::OkStatus();
+  return CheckArray("first_words", args.first_words, {args.count}, kWord, kWord);
 }
 
 absl::Status CheckTokenCodes(const TokenCodesArgs& args) {

@@ -104,22 +104,22 @@ absl::StatusOr<RegisterResult> Broker::RegisterModel(std::string_view tenant,
 }
 
 // Brings the index entry of a reference in line with the catalog, which alone decides whether the
-// reference exists. Whoever changes the catalog calls this afterwards. No lock spans both; a change
-// that comes in between is seen by the second look.
-absl::Status Broker::SyncIndex(const NamespaceId& ns, const ReferenceId& id) {
+// reference exists; `manifest` is any of it: its id stands for its token ids. Whoever changes the
+// catalog calls this afterwards. No lock spans both; a change that comes in between is seen by the
+// second look.
+absl::Status Broker::SyncIndex(const Manifest& manifest) {
   while (true) {
-    const ModelPtr model = models_.FindByNamespace(ns);
+    const ModelPtr model = models_.FindByNamespace(manifest.ns);
     if (model == nullptr) return absl::OkStatus();  // its index is gone with it
-    const ReferencePtr reference = catalog_->Find(ns, id);
+    const ReferencePtr reference = catalog_->Find(manifest.ns, manifest.id);
     if (reference != nullptr) {
-      const Manifest& manifest = reference->manifest;
       SEMSHARE_RETURN_IF_ERROR(
-          model->index->Add(manifest.id, manifest.token_ids, manifest.signatures));
+          model->index->Add(manifest.id, manifest.token_ids, reference->manifest.signatures));
     } else {
-      model->index->Remove(id);
+      SEMSHARE_RETURN_IF_ERROR(model->index->Remove(manifest.id, manifest.token_ids));
     }
-    const bool exists = catalog_->Find(ns, id) != nullptr;
-    if (exists == (reference != nullptr) && models_.FindByNamespace(ns) == model) {
+    const bool exists = catalog_->Find(manifest.ns, manifest.id) != nullptr;
+    if (exists == (reference != nullptr) && models_.FindByNamespace(manifest.ns) == model) {
       return absl::OkStatus();
     }
   }
@@ -137,7 +137,7 @@ absl::Status Broker::Reindex(const NamespaceId& ns) {
     if (page.empty()) return absl::OkStatus();
     after = page.back()->manifest.id;
     for (const ReferencePtr& reference : page) {
-      SEMSHARE_RETURN_IF_ERROR(SyncIndex(ns, reference->manifest.id));
+      SEMSHARE_RETURN_IF_ERROR(SyncIndex(reference->manifest));
     }
   }
 }

@@ -281,7 +281,7 @@ class Broker {
   void RemoveExpired(int64_t now_ms);
 
   // broker.cc
-  absl::Status SyncIndex(const NamespaceId& ns, const ReferenceId& id);
+  absl::Status SyncIndex(const Manifest& manifest);
   absl::Status Reindex(const NamespaceId& ns);
 
   const BrokerOptions options_;

@@ -77,7 +77,7 @@ absl::Status Broker::Delete(std::string_view tenant, const ReferenceName& name) 
   ModelPtr model;
   SEMSHARE_ASSIGN_OR_RETURN(const ReferencePtr reference, Resolve(tenant, name, &model));
   absl::Status deleted = catalog_->Delete(model->ns, reference->manifest.id).status();
-  SEMSHARE_RETURN_IF_ERROR(SyncIndex(model->ns, reference->manifest.id));
+  SEMSHARE_RETURN_IF_ERROR(SyncIndex(reference->manifest));
   return deleted;
 }
 
@@ -88,7 +88,7 @@ absl::StatusOr<bool> Broker::Remove(const ReferencePtr& reference) {
   const absl::Status deleted = catalog_->Delete(manifest.ns, manifest.id, reference).status();
   if (absl::IsNotFound(deleted)) return false;
   SEMSHARE_RETURN_IF_ERROR(deleted);
-  SEMSHARE_RETURN_IF_ERROR(SyncIndex(manifest.ns, manifest.id));
+  SEMSHARE_RETURN_IF_ERROR(SyncIndex(manifest));
   return true;
 }
 

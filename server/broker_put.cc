@@ -226,7 +226,7 @@ absl::StatusOr<PutResult> Broker::Store(Manifest manifest, std::vector<ChunkRef>
     return absl::NotFoundError("model: was deleted during the put");
   }
   // Always, not for new ones only: an earlier attempt may have ended before this line.
-  SEMSHARE_RETURN_IF_ERROR(SyncIndex(ns, result.reference));
+  SEMSHARE_RETURN_IF_ERROR(SyncIndex(reference->manifest));
   return result;
 }
 

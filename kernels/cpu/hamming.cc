@@ -51,13 +51,16 @@ class Nearest {
   Neighbour entries_[64];
 };
 
-// Codes that are scanned against one query.
+// Codes that are scanned against one query. With first_words, those only whose first word is at
+// most `within` bits from the query's.
 struct CodeScan {
   const uint64_t* codes;
   const uint64_t* live;
   const uint64_t* query;
   int64_t count;
   int32_t words;
+  const uint64_t* first_words = nullptr;
+  int32_t within = 64;
 };
 
 }  // namespace
@@ -67,6 +70,8 @@ struct CodeScan {
 HWY_BEFORE_NAMESPACE();
 namespace semshare {
 namespace HWY_NAMESPACE {
+
+namespace hn = hwy::HWY_NAMESPACE;
 
 // kWords == 0: `words` is known at run time only.
 template <int kWords>
@@ -78,21 +83,66 @@ HWY_INLINE int32_t Distance(const uint64_t* a, const uint64_t* b, int32_t words)
   return distance;
 }
 
+// Of the live codes 64 * word + i those, as bits i, whose first word is at most `within` bits from
+// the query's. What is not live is not even read: it may be being written.
+uint64_t FirstWordsWithin(const CodeScan& scan, int64_t word, uint64_t live, int32_t within) {
+  const uint64_t* first_words = scan.first_words + word * 64;
+  uint64_t near = 0;
+  if (live != ~uint64_t{0}) {
+    for (; live != 0; live &= live - 1) {
+      const int i = __builtin_ctzll(live);
+      const bool is_near = Distance<1>(first_words + i, scan.query, 1) <= within;
+      near |= uint64_t{is_near} << i;
+    }
+    return near;
+  }
+  const hn::ScalableTag<uint64_t> d;
+  const hn::RebindToSigned<decltype(d)> signed_d;
+  const auto query = hn::Set(d, scan.query[0]);
+  const auto beyond = hn::Set(signed_d, int64_t{within} + 1);
+  const size_t lanes = hn::Lanes(d);
+  for (size_t i = 0; i < 64; i += lanes) {
+    const auto distances = hn::PopulationCount(hn::Xor(hn::LoadU(d, first_words + i), query));
+    uint8_t bits[8] = {};
+    hn::StoreMaskBits(signed_d, hn::Lt(hn::BitCast(signed_d, distances), beyond), bits);
+    uint64_t of_lanes = 0;
+    __builtin_memcpy(&of_lanes, bits, sizeof(of_lanes));
+    near |= of_lanes << i;
+  }
+  return near;
+}
+
 // Offers the live codes of the words [begin, end) of the live bitset.
 template <int kWords>
 void ScanWords(const CodeScan& scan, int64_t begin, int64_t end, Nearest& nearest) {
+  constexpr int64_t kWordsAtOnce = 16;
+  uint64_t wanted[kWordsAtOnce];
   int32_t bound = nearest.bound();
-  for (int64_t word = begin; word < end; ++word) {
-    uint64_t live = scan.live[word];
-    const int64_t left = scan.count - word * 64;
-    if (left < 64) live &= (uint64_t{1} << left) - 1;
-    for (; live != 0; live &= live - 1) {
-      const int64_t index = word * 64 + __builtin_ctzll(live);
-      const int32_t distance =
-          Distance<kWords>(scan.codes + index * scan.words, scan.query, scan.words);
-      if (distance >= bound) continue;
-      nearest.Offer(Neighbour{distance, index});
-      bound = nearest.bound();
+  for (int64_t first = begin; first < end; first += kWordsAtOnce) {
+    const int64_t words = std::min(kWordsAtOnce, end - first);
+    for (int64_t w = 0; w < words; ++w) {
+      const int64_t word = first + w;
+      const int64_t left = scan.count - word * 64;
+      uint64_t live = scan.live[word];
+      if (left < 64) live &= (uint64_t{1} << left) - 1;
+      if (scan.first_words != nullptr && live != 0) {
+        live = FirstWordsWithin(scan, word, live, std::min(scan.within, bound));
+        // Few and far between: their memory is fetched while the next words are looked at.
+        for (uint64_t near = live; near != 0; near &= near - 1) {
+          __builtin_prefetch(scan.codes + (word * 64 + __builtin_ctzll(near)) * scan.words);
+        }
+      }
+      wanted[w] = live;
+    }
+    for (int64_t w = 0; w < words; ++w) {
+      for (uint64_t codes = wanted[w]; codes != 0; codes &= codes - 1) {
+        const int64_t index = (first + w) * 64 + __builtin_ctzll(codes);
+        const int32_t distance =
+            Distance<kWords>(scan.codes + index * scan.words, scan.query, scan.words);
+        if (distance >= bound) continue;
+        nearest.Offer(Neighbour{distance, index});
+        bound = nearest.bound();
+      }
     }
   }
 }
@@ -130,6 +180,25 @@ HWY_EXPORT(NearestInWindow);
 
 constexpr int64_t kLiveWordsPerPiece = 256;  // 16,384 codes
 constexpr int64_t kQueriesPerPiece = 64;
+// First words that are looked at to see how near the shortlist's are.
+constexpr int64_t kSampledWords = 512;
+
+// The distance within which about `shortlist` of the live codes' first words lie, by an even
+// sample.
+int32_t ShortlistDistance(const CodeScan& scan, int64_t shortlist) {
+  int64_t counts[65] = {};
+  for (int64_t i = 0; i < kSampledWords; ++i) {
+    const int64_t at = i * scan.count / kSampledWords;
+    if ((scan.live[at / 64] >> (at % 64) & 1) == 0) continue;
+    ++counts[std::popcount(scan.first_words[at] ^ scan.query[0])];
+  }
+  int32_t within = 0;
+  int64_t sampled = counts[0];
+  while (within < 64 && sampled * scan.count < shortlist * kSampledWords) {
+    sampled += counts[++within];
+  }
+  return within;
+}
 
 }  // namespace
 
@@ -141,6 +210,10 @@ void HammingTopK(const HammingTopKArgs& args, WorkerPool& pool) {
                 args.count, args.words};
   for (int64_t query = 0; query < args.query_count; ++query) {
     scan.query = queries + query * args.words;
+    if (args.shortlist > 0 && args.shortlist < args.count) {
+      scan.first_words = ArrayOf<const uint64_t>(args.first_words);
+      scan.within = ShortlistDistance(scan, args.shortlist);
+    }
     Mutex mutex;
     Nearest merged(args.k);  // guarded by mutex during the loop
     pool.ParallelFor((args.count + 63) / 64, kLiveWordsPerPiece, [&](int64_t begin, int64_t end) {

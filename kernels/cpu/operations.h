@@ -38,6 +38,7 @@ HammingTopKArgs Resolve(HammingTopKArgs args, const Fn& resolve) {
        {&args.codes, &args.live, &args.queries, &args.indices, &args.distances}) {
     *span = resolve(*span);
   }
+  if (args.shortlist > 0) args.first_words = resolve(args.first_words);
   return args;
 }
 

@@ -1,11 +1,13 @@
 #include "kernels/cpu/signature.h"
 
+#include <algorithm>
+
+#include "hwy/cache_control.h"
 #include "kernels/cpu/operations.h"
 
-// This file is compiled once per instruction set; the best one is chosen once per operation.
+// This file is compiled once per instruction set.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/signature.cc"
-#include "hwy/cache_control.h"
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
 
@@ -14,14 +16,13 @@
 namespace semshare {
 namespace {
 
-constexpr int64_t kWordBits = 64;
-
-// What is added up: weights[id] * rows[id * row_floats + ...] over the tokens of a window.
-struct Rows {
-  const float* rows;  // at the first bit
-  int64_t row_floats;
+// Rows that are summed into one word of a code: `rows` + id * stride has its 64 values.
+struct WordSum {
+  const float* rows;
+  int64_t stride;
   const float* weights;
   const uint32_t* ids;
+  int64_t count;
 };
 
 }  // namespace
@@ -31,41 +32,45 @@ struct Rows {
 HWY_BEFORE_NAMESPACE();
 namespace semshare {
 namespace HWY_NAMESPACE {
+
 namespace hn = hwy::HWY_NAMESPACE;
 
-// Rows are anywhere in a table that no cache holds: they are asked for this many tokens ahead.
-constexpr int64_t kAhead = 8;
-
-// sums[0, kWordBits), in fp64, tokens in their order.
-void SumWord(const Rows& in, int64_t begin, int64_t end, double* HWY_RESTRICT sums) {
-  const HWY_CAPPED(double, 8) d64;
-  const hn::Rebind<float, decltype(d64)> d32;
-  const auto lanes = static_cast<int64_t>(hn::Lanes(d64));
-  // As many sums at a time as registers hold.
-  for (int64_t bit = 0; bit < kWordBits; bit += 8 * lanes) {
-    auto s0 = hn::Zero(d64), s1 = s0, s2 = s0, s3 = s0, s4 = s0, s5 = s0, s6 = s0, s7 = s0;
-    for (int64_t i = begin; i < end; ++i) {
-      if (i + kAhead < end) {
-        hwy::Prefetch(in.rows + int64_t{in.ids[i + kAhead]} * in.row_floats + bit);
-      }
-      const auto weight = hn::Set(d64, static_cast<double>(in.weights[in.ids[i]]));
-      const float* row = in.rows + int64_t{in.ids[i]} * in.row_floats + bit;
-      const auto at = [&](int64_t v)
-                          HWY_ATTR { return hn::PromoteTo(d64, hn::LoadU(d32, row + v * lanes)); };
-      s0 = hn::MulAdd(weight, at(0), s0);
-      s1 = hn::MulAdd(weight, at(1), s1);
-      s2 = hn::MulAdd(weight, at(2), s2);
-      s3 = hn::MulAdd(weight, at(3), s3);
-      s4 = hn::MulAdd(weight, at(4), s4);
-      s5 = hn::MulAdd(weight, at(5), s5);
-      s6 = hn::MulAdd(weight, at(6), s6);
-      s7 = hn::MulAdd(weight, at(7), s7);
+// Sums in the order of the ids. The product of two floats is exact in a double, so that a fused
+// multiply-add rounds as the two operations do: every instruction set gives the same sums.
+void SumWord(const WordSum& word, double* HWY_RESTRICT sums) {
+  constexpr int64_t kAhead = 16;  // rows of a large table are seldom cached
+  const hn::CappedTag<double, 8> d;
+  const hn::Rebind<float, decltype(d)> f;
+  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+  for (int64_t b = 0; b < 64; b += 8 * lanes) {
+    auto sum0 = hn::Zero(d), sum1 = sum0, sum2 = sum0, sum3 = sum0;
+    auto sum4 = sum0, sum5 = sum0, sum6 = sum0, sum7 = sum0;
+    for (int64_t i = 0; i < word.count; ++i) {
+      const float* const next =
+          word.rows + int64_t{word.ids[std::min(i + kAhead, word.count - 1)]} * word.stride + b;
+      for (int64_t line = 0; line < 8 * lanes; line += 16) hwy::Prefetch(next + line);
+      const auto weight = hn::Set(d, static_cast<double>(word.weights[word.ids[i]]));
+      const float* const row = word.rows + int64_t{word.ids[i]} * word.stride + b;
+      const auto value = [&](int64_t at) HWY_ATTR {
+        return hn::PromoteTo(d, hn::LoadU(f, row + at * lanes));
+      };
+      sum0 = hn::MulAdd(weight, value(0), sum0);
+      sum1 = hn::MulAdd(weight, value(1), sum1);
+      sum2 = hn::MulAdd(weight, value(2), sum2);
+      sum3 = hn::MulAdd(weight, value(3), sum3);
+      sum4 = hn::MulAdd(weight, value(4), sum4);
+      sum5 = hn::MulAdd(weight, value(5), sum5);
+      sum6 = hn::MulAdd(weight, value(6), sum6);
+      sum7 = hn::MulAdd(weight, value(7), sum7);
     }
-    double* out = sums + bit;
-    for (const auto sum : {s0, s1, s2, s3, s4, s5, s6, s7}) {
-      hn::StoreU(sum, d64, out);
-      out += lanes;
-    }
+    hn::StoreU(sum0, d, sums + b);
+    hn::StoreU(sum1, d, sums + b + lanes);
+    hn::StoreU(sum2, d, sums + b + 2 * lanes);
+    hn::StoreU(sum3, d, sums + b + 3 * lanes);
+    hn::StoreU(sum4, d, sums + b + 4 * lanes);
+    hn::StoreU(sum5, d, sums + b + 5 * lanes);
+    hn::StoreU(sum6, d, sums + b + 6 * lanes);
+    hn::StoreU(sum7, d, sums + b + 7 * lanes);
   }
 }
 
@@ -75,23 +80,28 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 namespace semshare {
+namespace {
 
 HWY_EXPORT(SumWord);
 
+}  // namespace
+
 void Signature(const SignatureArgs& args, WorkerPool& pool) {
   const float* projected = ArrayOf<const float>(args.projected);
+  const float* weights = ArrayOf<const float>(args.weights);
+  const uint32_t* ids = ArrayOf<const uint32_t>(args.ids);
   const int64_t* windows = ArrayOf<const int64_t>(args.windows);
   uint64_t* codes = ArrayOf<uint64_t>(args.codes);
-  const int64_t words = args.bits / kWordBits;
+  const int64_t words = args.bits / 64;
   // One item is one word of one window's code: a long prompt is one window, and still shared out.
   pool.ParallelFor(args.window_count * words, 1, [&](int64_t begin, int64_t end) {
     for (int64_t item = begin; item < end; ++item) {
       const int64_t window = item / words;
-      const Rows rows{projected + item % words * kWordBits, args.bits,
-                      ArrayOf<const float>(args.weights), ArrayOf<const uint32_t>(args.ids)};
-      double sums[kWordBits];
-      HWY_DYNAMIC_DISPATCH(SumWord)
-      (rows, windows[2 * window], windows[2 * window + 1], sums);
+      const int64_t first = windows[2 * window];
+      const WordSum word{projected + item % words * 64, args.bits, weights, ids + first,
+                         windows[2 * window + 1] - first};
+      double sums[64] = {};
+      HWY_DYNAMIC_DISPATCH(SumWord)(word, sums);
       codes[item] = SignBits(sums);
     }
   });

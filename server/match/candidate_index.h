@@ -3,9 +3,14 @@
 // Two parts: winnowed grams of token ids (every shared run of at least 40 tokens is found at any
 // offset, as long as one of its grams is below the frequency cap; grams that occur in many
 // references weigh less) and LSH signatures of meaning (prompt codes scanned by Hamming distance,
-// window codes for spans that grams leave uncovered).
+// window codes, looked up by some of their bits, for spans that grams leave uncovered).
 //
-// Thread-safe. Owns its memory; the Backend must outlive it.
+// Made for a million references of thousands of tokens: at most 2,560 bytes for one of 2,000 tokens
+// (its ids are not kept). Memory is kept for later references when references are removed.
+//
+// Thread-safe: there is no lock that two calls always share. A query finds every reference whose
+// Add returned before it began, and may find one whose Remove runs beside it. Owns its memory; the
+// Backend must outlive it.
 #ifndef SEMSHARE_SERVER_MATCH_CANDIDATE_INDEX_H_
 #define SEMSHARE_SERVER_MATCH_CANDIDATE_INDEX_H_
 
@@ -23,8 +28,8 @@
 namespace semshare {
 
 struct CandidateIndexOptions {
-  int gram_tokens = 24;    // tokens hashed into one gram
-  int winnow_window = 17;  // grams per winnowing window: runs of gram + window - 1 = 40 are found
+  int gram_tokens = 20;    // tokens hashed into one gram
+  int winnow_window = 21;  // grams per winnowing window: runs of gram + window - 1 = 40 are found
   int gram_reference_cap = 64;  // a gram in more references than this adds nothing new
   int max_candidates = 8;
   int max_signature_distance = 96;  // of 256 bits; farther prompts are no semantic candidates
@@ -53,11 +58,13 @@ class CandidateIndex {
       const CandidateIndexOptions& options, Backend* backend);
   virtual ~CandidateIndex() = default;
 
-  // `signatures` as EmbeddingSpace::Signatures gives them. Adding an id again replaces it.
+  // `signatures` as EmbeddingSpace::Signatures gives them, or none. Adding an id again replaces its
+  // signatures. INVALID_ARGUMENT if it was added with other token ids.
   virtual absl::Status Add(const ReferenceId& id, absl::Span<const uint32_t> token_ids,
                            absl::Span<const uint64_t> signatures) = 0;
-  // No effect if the id is not there.
-  virtual void Remove(const ReferenceId& id) = 0;
+  // The token ids say what to take out. No effect if the id is not there; INVALID_ARGUMENT, and no
+  // effect, if it was added with other token ids.
+  virtual absl::Status Remove(const ReferenceId& id, absl::Span<const uint32_t> token_ids) = 0;
 
   // Best first, at most max_candidates: gram candidates by estimated shared tokens, then signature
   // candidates by distance.

@@ -1,7 +1,6 @@
 #include "server/match/signature_index.h"
 
 #include <algorithm>
-#include <bit>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -9,142 +8,108 @@
 #include "server/match/run_on_lane.h"
 
 namespace semshare {
-
-// `codes` and `owners` have a fixed capacity: a row is written once, under the lock, before `count`
-// covers it, and only read after, so readers need no lock for rows below the count they saw.
-// `count`, `live`, `live_count`, `device` and `on_device` belong to the index's mutex; `device` is
-// fixed once on_device is set.
-struct SignatureIndex::Segment {
-  Segment(int64_t capacity, int words)
-      : codes(capacity * words), owners(capacity), live(capacity / 64) {}
-
-  std::vector<uint64_t> codes;
-  std::vector<uint64_t> owners;
-  int64_t count = 0;
-  std::vector<uint64_t> live;
-  int64_t live_count = 0;
-  bool sealing = false;
-  bool on_device = false;
-  Buffer device;
-};
-
 namespace {
 
-struct Found {
-  int32_t distance = 0;
-  size_t segment = 0;
-  int64_t index = 0;
-};
+// Of a slab this many codes, or this share of them if it is more, are compared in full.
+constexpr int64_t kShortlist = 4096;
+constexpr int64_t kShortlistShare = 64;
 
-bool Nearer(const Found& a, const Found& b) {
-  if (a.distance != b.distance) return a.distance < b.distance;
-  return a.segment != b.segment ? a.segment < b.segment : a.index < b.index;
-}
-
-int32_t Distance(const uint64_t* a, const uint64_t* b, int words) {
-  int32_t distance = 0;
-  for (int w = 0; w < words; ++w) distance += std::popcount(a[w] ^ b[w]);
-  return distance;
-}
-
-bool IsLive(const std::vector<uint64_t>& live, int64_t index) {
-  return ((live[index / 64] >> (index % 64)) & 1) != 0;
-}
+constexpr auto kWord = static_cast<int64_t>(sizeof(uint64_t));
 
 }  // namespace
 
-SignatureIndex::SignatureIndex(int words, Backend* backend, int64_t segment_codes)
-    : words_(words), backend_(*backend), segment_codes_(segment_codes) {
-  SEMSHARE_CHECK(words >= 1 && segment_codes >= 64 && segment_codes % 64 == 0);
+// A row is written while its live bit is clear, and only read by those who have seen it set.
+struct SignatureIndex::Slab {
+  explicit Slab(int64_t rows) : first_words(rows), live(rows / 64) {}
+
+  Buffer codes;
+  std::vector<uint64_t> first_words;  // in host memory: only a CPU looks at them
+  std::vector<std::atomic<uint64_t>> live;
+  std::atomic<int64_t> count{0};  // rows below it may be live
+};
+
+SignatureIndex::SignatureIndex(int words, Backend* backend) : words_(words), backend_(*backend) {
+  SEMSHARE_CHECK(words >= 1);
 }
 
-absl::Status SignatureIndex::Add(uint64_t owner, absl::Span<const uint64_t> codes) {
-  if (codes.size() % words_ != 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("codes of ", codes.size(), " words, not a multiple of ", words_));
-  }
-  SEMSHARE_RETURN_IF_ERROR(SealFull());
+SignatureIndex::~SignatureIndex() = default;
+
+// Makes the slab if it is not there. Of two threads that make it one throws its own away.
+absl::StatusOr<SignatureIndex::Slab*> SignatureIndex::SlabOf(int number) {
+  Slab* slab = slabs_[number].load(std::memory_order_acquire);
+  if (slab != nullptr) return slab;
+  const int64_t rows = SlabRows(number);
+  auto made = std::make_unique<Slab>(rows);
+  SEMSHARE_ASSIGN_OR_RETURN(made->codes,
+                            backend_.Allocate(MemoryKind::kDevice, rows * words_ * kWord));
   const MutexLock lock(&mutex_);
-  for (size_t at = 0; at < codes.size(); at += words_) {
-    if (segments_.empty() || segments_.back()->count == segment_codes_) {
-      segments_.push_back(std::make_shared<Segment>(segment_codes_, words_));
-    }
-    Segment& open = *segments_.back();
-    const int64_t index = open.count;
-    std::copy_n(codes.begin() + static_cast<int64_t>(at), words_,
-                open.codes.begin() + index * words_);
-    open.owners[index] = owner;
-    open.live[index / 64] |= uint64_t{1} << (index % 64);
-    ++open.count;
-    ++open.live_count;
-    ++live_;
-    rows_[owner].push_back({segments_.back(), index});
+  if (owned_[number] == nullptr) {
+    owned_[number] = std::move(made);
+    bytes_.fetch_add(rows * (words_ + 1) * kWord + rows / 8, std::memory_order_relaxed);
+    slabs_[number].store(owned_[number].get(), std::memory_order_release);
+  }
+  return owned_[number].get();
+}
+
+absl::Status SignatureIndex::Set(uint32_t row, absl::Span<const uint64_t> code) {
+  if (static_cast<int>(code.size()) != words_) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("a code of ", code.size(), " words, not ", words_));
+  }
+  const SlabPlace place = PlaceOf(row);
+  SEMSHARE_ASSIGN_OR_RETURN(Slab* const slab, SlabOf(place.slab));
+  SEMSHARE_RETURN_IF_ERROR(RunOnLane(backend_, [&](Lane& lane) {
+    return backend_.EnqueueCopy(lane,
+                                slab->codes.span().Sub(place.row * words_ * kWord, words_ * kWord),
+                                HostSpan(code.data(), words_));
+  }));
+  slab->first_words[place.row] = code[0];
+  slab->live[place.row / 64].fetch_or(uint64_t{1} << (place.row % 64), std::memory_order_release);
+  int64_t count = slab->count.load(std::memory_order_relaxed);
+  while (count <= place.row &&
+         !slab->count.compare_exchange_weak(count, place.row + 1, std::memory_order_relaxed)) {
   }
   return absl::OkStatus();
 }
 
-void SignatureIndex::Remove(uint64_t owner) {
-  std::vector<Row> rows;                            // freed after the lock
-  std::vector<std::shared_ptr<Segment>> abandoned;  // with their device memory
-  const MutexLock lock(&mutex_);
-  const auto found = rows_.find(owner);
-  if (found == rows_.end()) return;
-  rows = std::move(found->second);
-  rows_.erase(found);
-  for (const Row& row : rows) {
-    row.segment->live[row.index / 64] &= ~(uint64_t{1} << (row.index % 64));
-    --row.segment->live_count;
-    --live_;
-  }
-  // A full segment without live codes is dropped; a scan that is looking at it keeps it alive.
-  const auto dead = [&](const std::shared_ptr<Segment>& segment) {
-    if (segment->count < segment_codes_ || segment->live_count > 0) return false;
-    abandoned.push_back(segment);
-    return true;
-  };
-  segments_.erase(std::remove_if(segments_.begin(), segments_.end(), dead), segments_.end());
-}
-
-// Copies full segments to the device. Two threads never seal the same one.
-absl::Status SignatureIndex::SealFull() {
-  std::vector<std::shared_ptr<Segment>> full;
-  {
-    const MutexLock lock(&mutex_);
-    for (const std::shared_ptr<Segment>& segment : segments_) {
-      if (segment->count < segment_codes_ || segment->on_device || segment->sealing) continue;
-      segment->sealing = true;
-      full.push_back(segment);
-    }
-  }
-  absl::Status status;
-  for (const std::shared_ptr<Segment>& segment : full) {
-    const auto words = static_cast<int64_t>(segment->codes.size());
-    absl::StatusOr<Buffer> device =
-        backend_.Allocate(MemoryKind::kDevice, words * static_cast<int64_t>(sizeof(uint64_t)));
-    absl::Status copied = device.status();
-    if (device.ok()) {
-      copied = RunOnLane(backend_, [&](Lane& lane) {
-        return backend_.EnqueueCopy(lane, device->span(), HostSpan(segment->codes.data(), words));
-      });
-    }
-    if (!copied.ok()) status = copied;
-    const MutexLock lock(&mutex_);
-    segment->sealing = false;
-    if (!copied.ok()) continue;
-    segment->device = *std::move(device);
-    segment->on_device = true;
-  }
-  return status;
+void SignatureIndex::Clear(uint32_t row) {
+  const SlabPlace place = PlaceOf(row);
+  Slab* const slab = slabs_[place.slab].load(std::memory_order_acquire);
+  if (slab == nullptr) return;
+  slab->live[place.row / 64].fetch_and(~(uint64_t{1} << (place.row % 64)),
+                                       std::memory_order_relaxed);
 }
 
 std::vector<SignatureIndex::View> SignatureIndex::Views() const {
   std::vector<View> views;
-  const MutexLock lock(&mutex_);
-  for (const std::shared_ptr<Segment>& segment : segments_) {
-    if (segment->live_count == 0) continue;
-    views.push_back({segment, segment->count, segment->live, segment->on_device});
+  for (int number = 0; number < kMaxSlabs; ++number) {
+    const Slab* const slab = slabs_[number].load(std::memory_order_acquire);
+    if (slab == nullptr) continue;
+    View view;
+    view.slab = slab;
+    view.first_row = number == 0 ? 0 : static_cast<uint32_t>(SlabRows(number));
+    view.count = slab->count.load(std::memory_order_relaxed);
+    view.live.resize(static_cast<size_t>(view.count + 63) / 64);
+    uint64_t any = 0;
+    for (size_t i = 0; i < view.live.size(); ++i) {
+      view.live[i] = slab->live[i].load(std::memory_order_acquire);
+      any |= view.live[i];
+    }
+    if (any != 0) views.push_back(std::move(view));
   }
   return views;
+}
+
+std::vector<uint32_t> SignatureIndex::LiveRows() const {
+  std::vector<uint32_t> rows;
+  for (const View& view : Views()) {
+    for (int64_t row = 0; row < view.count; ++row) {
+      if ((view.live[row / 64] >> (row % 64) & 1) != 0) {
+        rows.push_back(view.first_row + static_cast<uint32_t>(row));
+      }
+    }
+  }
+  return rows;
 }
 
 absl::StatusOr<std::vector<std::vector<SignatureIndex::Near>>> SignatureIndex::Nearest(
@@ -160,71 +125,41 @@ absl::StatusOr<std::vector<std::vector<SignatureIndex::Near>>> SignatureIndex::N
 
   std::vector<int64_t> indices(views.size() * query_count * k, -1);
   std::vector<int32_t> distances(indices.size(), 0);
-  const auto queue = [&](Lane& lane) -> absl::Status {
+  SEMSHARE_RETURN_IF_ERROR(RunOnLane(backend_, [&](Lane& lane) -> absl::Status {
     for (size_t v = 0; v < views.size(); ++v) {
-      if (!views[v].on_device) continue;
+      const View& view = views[v];
       HammingTopKArgs args;
-      args.codes = views[v].segment->device.span();
-      args.count = views[v].count;
+      args.codes = view.slab->codes.span();
+      args.count = view.count;
       args.words = words_;
-      args.live = HostSpan(views[v].live.data(), static_cast<int64_t>(views[v].live.size()));
+      args.live = HostSpan(view.live.data(), static_cast<int64_t>(view.live.size()));
       args.queries = HostSpan(queries.data(), static_cast<int64_t>(queries.size()));
       args.query_count = query_count;
       args.k = k;
       const int64_t first = static_cast<int64_t>(v) * query_count * k;
       args.indices = HostSpan(indices.data() + first, query_count * k);
       args.distances = HostSpan(distances.data() + first, query_count * k);
+      args.first_words = HostSpan(view.slab->first_words.data(), view.count);
+      args.shortlist = std::max(kShortlist, view.count / kShortlistShare);
       SEMSHARE_RETURN_IF_ERROR(backend_.EnqueueHammingTopK(lane, args));
     }
     return absl::OkStatus();
-  };
-  if (std::any_of(views.begin(), views.end(), [](const View& view) { return view.on_device; })) {
-    SEMSHARE_RETURN_IF_ERROR(RunOnLane(backend_, queue));
-  }
+  }));
 
   for (int64_t q = 0; q < query_count; ++q) {
-    std::vector<Found> found;
     for (size_t v = 0; v < views.size(); ++v) {
-      const View& view = views[v];
-      if (view.on_device) {
-        const int64_t first = (static_cast<int64_t>(v) * query_count + q) * k;
-        for (int64_t i = first; i < first + k && indices[i] >= 0; ++i) {
-          found.push_back({distances[i], v, indices[i]});
-        }
-        continue;
-      }
-      for (int64_t i = 0; i < view.count; ++i) {
-        if (!IsLive(view.live, i)) continue;
-        const uint64_t* code = view.segment->codes.data() + i * words_;
-        found.push_back({Distance(queries.data() + q * words_, code, words_), v, i});
+      const int64_t first = (static_cast<int64_t>(v) * query_count + q) * k;
+      for (int64_t i = first; i < first + k && indices[i] >= 0; ++i) {
+        nearest[q].push_back(
+            {views[v].first_row + static_cast<uint32_t>(indices[i]), distances[i]});
       }
     }
-    const size_t kept = std::min<size_t>(k, found.size());
-    std::partial_sort(found.begin(), found.begin() + static_cast<int64_t>(kept), found.end(),
-                      Nearer);
-    for (size_t i = 0; i < kept; ++i) {
-      nearest[q].push_back(
-          {views[found[i].segment].segment->owners[found[i].index], found[i].distance});
-    }
+    std::sort(nearest[q].begin(), nearest[q].end(), [](const Near& a, const Near& b) {
+      return a.distance != b.distance ? a.distance < b.distance : a.row < b.row;
+    });
+    nearest[q].resize(std::min<size_t>(k, nearest[q].size()));
   }
   return nearest;
-}
-
-int64_t SignatureIndex::codes() const {
-  const MutexLock lock(&mutex_);
-  return live_;
-}
-
-int64_t SignatureIndex::bytes() const {
-  const MutexLock lock(&mutex_);
-  const int64_t code_bytes = words_ * static_cast<int64_t>(sizeof(uint64_t));
-  int64_t bytes = 0;
-  for (const std::shared_ptr<Segment>& segment : segments_) {
-    bytes += segment_codes_ * (code_bytes * (segment->on_device ? 2 : 1) +
-                               static_cast<int64_t>(sizeof(uint64_t))) +
-             segment_codes_ / 8;
-  }
-  return bytes;
 }
 
 }  // namespace semshare

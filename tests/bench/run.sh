@@ -5,6 +5,8 @@
 #
 #   realign     rotation and copy of rows on the CPU, beside memcpy
 #   match       alignment and candidates
+#   index       a million references: memory, queries beside puts and deletes (10 minutes, 4 GB);
+#               then the scan of their codes beside FAISS, where tests/bench/peers.sh installed it
 #   find        FindMatch over RPC among 1,000 references, beside an empty call
 #   transport   reads and puts of a prompt's KV by every transport, beside memcpy, TCP and, where
 #               tests/bench/peers.sh installed them, Arrow Flight and Redis; both shapes
@@ -25,6 +27,11 @@ readonly peer=(--cpp_peer "$build/tests/bench/cpp_peer")
 
 bench_realign() { "$build/tests/bench/realign_bench"; }
 bench_match() { "$build/tests/bench/match_bench"; }
+bench_index() {
+  "$build/tests/bench/index_bench" ${1:+"--json=$2"}
+  "$semshare_venv/bin/python" "$semshare_root/tests/bench/lsh_bench.py" \
+    --index_bench "$build/tests/bench/index_bench" "$@"
+}
 bench_find() { run_python find_bench.py "${peer[@]}" "$@"; }
 bench_transport() {
   run_python transport_bench.py "${peer[@]}" --shape smollm2 "$@"
@@ -55,7 +62,7 @@ main() {
         json=(--json "$2")
         shift
         ;;
-      realign | match | find | transport | busy | readers | ttft) names+=("$1") ;;
+      realign | match | index | find | transport | busy | readers | ttft) names+=("$1") ;;
       *) fail "no benchmark '$1'" "tests/bench/run.sh --help lists them." ;;
     esac
     shift

@@ -147,6 +147,54 @@ TEST_P(BackendCodesTest, HammingTopKMatchesBruteForce) {
   }
 }
 
+// Every backend may look at everything; none may miss what is near in the first word, too, or
+// offer what is not live.
+TEST_P(BackendCodesTest, HammingTopKWithAShortlistFindsWhatIsNear) {
+  constexpr int64_t kCount = 20011;
+  constexpr int32_t kWords = 4;
+  const std::vector<uint64_t> codes = Codes(kCount * kWords);
+  std::vector<uint64_t> first_words;
+  for (int64_t i = 0; i < kCount; ++i)
+    first_words.push_back(codes[static_cast<size_t>(i) * kWords]);
+  std::vector<uint64_t> live((kCount + 63) / 64, ~uint64_t{0});
+  live[1] = 0;
+  live[2] = 0b100;
+  std::vector<uint64_t> queries;
+  const std::vector<int64_t> wanted = {0, 130, 9000, kCount - 1};
+  for (const int64_t i : wanted) {
+    for (int32_t w = 0; w < kWords; ++w) {
+      queries.push_back(codes[static_cast<size_t>(i * kWords + w)] ^ 0b10011);
+    }
+  }
+  const auto query_count = static_cast<int64_t>(wanted.size());
+  const Buffer dcodes = Upload(codes);
+  const Buffer indices = NewDeviceMemory(query_count * 2 * 8);
+  const Buffer distances = NewDeviceMemory(query_count * 2 * 4);
+  HammingTopKArgs args{dcodes.span(), kCount, kWords, HostSpan(live.data(), (kCount + 63) / 64)};
+  args.queries = HostSpan(queries.data(), query_count * kWords);
+  args.query_count = query_count;
+  args.k = 2;
+  args.indices = indices.span();
+  args.distances = distances.span();
+  args.first_words = HostSpan(first_words.data(), kCount);
+  args.shortlist = 500;
+  ASSERT_EQ(backend_->EnqueueHammingTopK(lane_, args), absl::OkStatus());
+  const auto found = Download<int64_t>(indices, query_count * 2);
+  const auto near = Download<int32_t>(distances, query_count * 2);
+  for (size_t q = 0; q < wanted.size(); ++q) {
+    EXPECT_EQ(found[2 * q], wanted[q]);
+    EXPECT_EQ(near[2 * q], 3 * kWords);
+    EXPECT_TRUE(found[2 * q + 1] < 64 || found[2 * q + 1] == 130 || found[2 * q + 1] >= 192);
+  }
+  args.first_words = HostSpan(first_words.data(), kCount - 1);
+  EXPECT_TRUE(absl::IsInvalidArgument(backend_->EnqueueHammingTopK(lane_, args)));
+  args.shortlist = -1;
+  EXPECT_TRUE(absl::IsInvalidArgument(backend_->EnqueueHammingTopK(lane_, args)));
+  args.shortlist = 0;
+  EXPECT_EQ(backend_->EnqueueHammingTopK(lane_, args), absl::OkStatus());
+  EXPECT_EQ(Download<int64_t>(indices, query_count * 2)[0], wanted[0]);
+}
+
 TEST_P(BackendCodesTest, NearestCodeMatchesBruteForce) {
   for (const int32_t words : {1, 4, 5}) {
     const int64_t count = 900, query_count = 300;

@@ -123,20 +123,45 @@ TEST_P(CandidateIndexTest, MeaningKeepsAPlaceBesideManySharers) {
 TEST_P(CandidateIndexTest, AddingAgainReplacesAndRemovingForgets) {
   const Ids first = prompts_.Text(400);
   const Ids second = prompts_.Text(400);
-  Add(1, first);
+  ASSERT_TRUE(index_->Add(Id(1), second, Signatures(first)).ok());
+  EXPECT_GT(Query(second)[0].signature_distance, 0);
+  const int64_t grams = index_->stats().grams;
+  Add(1, second);
   Add(1, second);
   EXPECT_EQ(index_->stats().references, 1);
+  EXPECT_EQ(index_->stats().grams, grams);
   ASSERT_EQ(Query(second).size(), 1u);
   EXPECT_NEAR(Query(second)[0].gram_tokens, 400, 40);
-  for (const Candidate& candidate : Query(first)) EXPECT_EQ(candidate.gram_tokens, 0);
-  index_->Remove(Id(2));
-  index_->Remove(Id(1));
-  index_->Remove(Id(1));
+  EXPECT_EQ(Query(second)[0].signature_distance, 0);
+  // An id stands for its token ids.
+  EXPECT_TRUE(absl::IsInvalidArgument(index_->Add(Id(1), first, Signatures(first))));
+  EXPECT_TRUE(absl::IsInvalidArgument(index_->Remove(Id(1), first)));
+  EXPECT_EQ(Query(second).size(), 1u);
+  EXPECT_TRUE(index_->Remove(Id(2), first).ok());
+  EXPECT_TRUE(index_->Remove(Id(1), second).ok());
+  EXPECT_TRUE(index_->Remove(Id(1), second).ok());
   EXPECT_THAT(Query(second), IsEmpty());
   EXPECT_EQ(index_->stats().references, 0);
   EXPECT_EQ(index_->stats().grams, 0);
   Add(3, first);  // takes the free slot
   EXPECT_EQ(Numbers(Query(first)), std::vector<uint64_t>{3});
+}
+
+TEST_P(CandidateIndexTest, WhatIsRemovedCanBeAddedAgain) {
+  std::vector<Ids> texts;
+  for (uint64_t i = 0; i < 30; ++i) texts.push_back(prompts_.Text(300));
+  for (uint64_t i = 0; i < 30; ++i) Add(i, texts[i]);
+  const int64_t grams = index_->stats().grams;
+  const int64_t bytes = index_->stats().bytes;
+  for (int round = 0; round < 3; ++round) {
+    for (uint64_t i = 0; i < 30; ++i) ASSERT_TRUE(index_->Remove(Id(i), texts[i]).ok());
+    EXPECT_EQ(index_->stats().grams, 0);
+    for (uint64_t i = 0; i < 30; ++i) Add(i, texts[29 - i]);
+    for (uint64_t i = 0; i < 30; ++i) EXPECT_EQ(Query(texts[i])[0].id, Id(29 - i));
+    std::reverse(texts.begin(), texts.end());
+  }
+  EXPECT_EQ(index_->stats().grams, grams);
+  EXPECT_EQ(index_->stats().bytes, bytes);  // slots, rows and places are used again
 }
 
 TEST_P(CandidateIndexTest, MeaningIsAskedOnlyWhereGramsDoNotCover) {
@@ -199,7 +224,8 @@ TEST_P(CandidateIndexTest, ReadersAndWritersTogether) {
   const auto write = [&](size_t first) {
     for (size_t i = first; i < texts.size(); i += 2) {
       EXPECT_TRUE(index_->Add(Id(100 + i), texts[i], codes[i]).ok());
-      if (i % 4 < 2) index_->Remove(Id(100 + i));
+      if (i % 4 >= 2) continue;
+      EXPECT_TRUE(index_->Remove(Id(100 + i), texts[i]).ok());
     }
   };
   const auto read = [&] {
@@ -219,6 +245,108 @@ TEST_P(CandidateIndexTest, ReadersAndWritersTogether) {
 
 INSTANTIATE_TEST_SUITE_P(All, CandidateIndexTest,
                          testing::Values(TestBackend::kCpu, TestBackend::kLate), BackendName);
+
+// Many references, with random ids and codes.
+class ManyReferencesTest : public testing::Test {
+ protected:
+  static std::unique_ptr<CandidateIndex> NewIndex(Backend* backend, uint64_t gram_key = 0) {
+    CandidateIndexOptions options;
+    options.gram_key = gram_key;
+    return *CandidateIndex::Create(options, backend);
+  }
+
+  static Ids RandomIds(std::mt19937_64& random, int64_t tokens) {
+    Ids ids(tokens);
+    for (uint32_t& id : ids) id = static_cast<uint32_t>(random() % 50000);
+    return ids;
+  }
+  static std::vector<uint64_t> RandomCodes(std::mt19937_64& random, int64_t tokens) {
+    const int64_t windows = (tokens + kSignatureWindowTokens - 1) / kSignatureWindowTokens;
+    std::vector<uint64_t> codes((1 + windows) * kSignatureWords);
+    for (uint64_t& word : codes) word = random();
+    return codes;
+  }
+
+  std::unique_ptr<Backend> backend_ = NewTestBackend(TestBackend::kCpu);
+  std::unique_ptr<CandidateIndex> index_ = NewIndex(backend_.get());
+};
+
+TEST_F(ManyReferencesTest, APreambleOfAHundredThousandDoesNotHideTheRightOne) {
+  constexpr uint64_t kReferences = 100000;
+  std::mt19937_64 random(1);
+  const Ids preamble = RandomIds(random, 80);
+  std::vector<Ids> wanted;
+  for (uint64_t i = 0; i < kReferences; ++i) {
+    const Ids ids = Join({preamble, RandomIds(random, 60)});
+    ASSERT_TRUE(index_->Add(Id(i), ids, {}).ok());
+    if (i % 9999 == 0) wanted.push_back(ids);
+  }
+  // Nothing of the preamble is listed for more than the cap, so that it costs no memory.
+  const CandidateIndexStats stats = index_->stats();
+  EXPECT_LT(stats.grams, static_cast<int64_t>(10 * kReferences));
+  EXPECT_LT(stats.bytes, static_cast<int64_t>(300 * kReferences));
+  for (size_t i = 0; i < wanted.size(); ++i) {
+    const auto candidates = index_->Query(wanted[i], {});
+    ASSERT_TRUE(candidates.ok());
+    EXPECT_LE(candidates->size(), 8u);
+    EXPECT_THAT(Numbers(*candidates), testing::Contains(9999 * i));
+  }
+}
+
+TEST_F(ManyReferencesTest, IndexesAreSeparate) {
+  std::mt19937_64 random(2);
+  const std::unique_ptr<CandidateIndex> other = NewIndex(backend_.get(), 1);
+  const Ids ids = RandomIds(random, 300);
+  const std::vector<uint64_t> codes = RandomCodes(random, 300);
+  ASSERT_TRUE(index_->Add(Id(1), ids, codes).ok());
+  EXPECT_THAT(*other->Query(ids, codes), IsEmpty());
+  ASSERT_TRUE(other->Remove(Id(1), ids).ok());
+  EXPECT_EQ(Numbers(*index_->Query(ids, codes)), std::vector<uint64_t>{1});
+}
+
+// Slabs appear, tables grow and slots are used again while queries run; more windows than are
+// scanned one by one.
+TEST_F(ManyReferencesTest, GrowsWhileReadersRun) {
+  constexpr int64_t kTokens = 60;
+  constexpr uint64_t kReferences = 10000;
+  std::mt19937_64 random(3);
+  const Ids fixed = RandomIds(random, 300);
+  const std::vector<uint64_t> fixed_codes = RandomCodes(random, 300);
+  ASSERT_TRUE(index_->Add(Id(kReferences), fixed, fixed_codes).ok());
+  const auto write = [&](uint64_t first) {
+    std::mt19937_64 own(first);
+    for (uint64_t i = first; i < kReferences; i += 2) {
+      const Ids ids = RandomIds(own, kTokens);
+      ASSERT_TRUE(index_->Add(Id(i), ids, RandomCodes(own, kTokens)).ok());
+      if (i % 10 >= 2) continue;
+      ASSERT_TRUE(index_->Remove(Id(i), ids).ok());
+    }
+  };
+  const auto read = [&] {
+    for (int i = 0; i < 100; ++i) {
+      const auto candidates = index_->Query(fixed, fixed_codes);
+      ASSERT_TRUE(candidates.ok()) << candidates.status();
+      ASSERT_FALSE(candidates->empty());
+      EXPECT_EQ((*candidates)[0].id, Id(kReferences));
+      EXPECT_EQ((*candidates)[0].signature_distance, 0);
+    }
+  };
+  std::thread threads[] = {std::thread(write, 0), std::thread(write, 1), std::thread(read),
+                           std::thread(read)};
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(index_->stats().references, static_cast<int64_t>(kReferences * 8 / 10 + 1));
+
+  for (uint64_t i = 0; i < 500; ++i) {
+    const Ids ids = RandomIds(random, kTokens);
+    ASSERT_TRUE(index_->Add(Id(20000 + i), ids, RandomCodes(random, kTokens)).ok());
+  }
+  // Nothing but a window in common, and twelve of its bits differ.
+  std::vector<uint64_t> codes = RandomCodes(random, 300);
+  for (int w = 0; w < kSignatureWords; ++w) codes[4 + w] = fixed_codes[8 + w] ^ 0x10000000011;
+  const auto candidates = index_->Query(RandomIds(random, 300), codes);
+  ASSERT_TRUE(candidates.ok());
+  EXPECT_THAT(Numbers(*candidates), testing::Contains(kReferences));
+}
 
 TEST(CandidateIndexOptionsTest, ValidateNamesTheField) {
   EXPECT_TRUE(CandidateIndexOptions().Validate().ok());

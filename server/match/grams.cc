@@ -1,17 +1,13 @@
-#include "server/match/gram_index.h"
+#include "server/match/grams.h"
 
 #include <algorithm>
 #include <deque>
+#include <limits>
+
+#include "server/match/mix.h"
 
 namespace semshare {
 namespace {
-
-// Finalizer of SplitMix64: spreads every input bit over the word.
-uint64_t Mix(uint64_t value) {
-  value = (value ^ (value >> 30)) * 0xbf58476d1ce4e5b9u;
-  value = (value ^ (value >> 27)) * 0x94d049bb133111ebu;
-  return value ^ (value >> 31);
-}
 
 // Keyed hashes of all grams. The ids are mixed with the key before they enter the rolling sum, so
 // that without the key nobody can choose ids whose grams collide or always win.
@@ -38,10 +34,10 @@ std::vector<uint64_t> HashGrams(absl::Span<const uint32_t> ids, const GramOption
 // The hits of one slot.
 struct SlotHits {
   uint32_t slot = 0;
-  absl::Span<const GramIndex::Hit> hits;
+  absl::Span<const GramHit> hits;
 };
 
-std::vector<SlotHits> BySlot(absl::Span<const GramIndex::Hit> hits) {
+std::vector<SlotHits> BySlot(absl::Span<const GramHit> hits) {
   std::vector<SlotHits> slots;
   for (size_t begin = 0; begin < hits.size();) {
     size_t end = begin;
@@ -59,8 +55,7 @@ int64_t CellTokens(absl::Span<const Gram> grams, int64_t query, int gram_tokens)
   return std::min<int64_t>(gram_tokens, grams[query + 1].position - grams[query].position);
 }
 
-double SharedTokens(absl::Span<const Gram> grams, absl::Span<const GramIndex::Hit> hits,
-                    int gram_tokens) {
+double SharedTokens(absl::Span<const Gram> grams, absl::Span<const GramHit> hits, int gram_tokens) {
   int64_t tokens = 0;
   for (size_t i = 0; i < hits.size(); ++i) {
     const bool next_held = i + 1 < hits.size() && hits[i + 1].query == hits[i].query + 1;
@@ -98,55 +93,28 @@ std::vector<Gram> Winnow(absl::Span<const uint32_t> ids, const GramOptions& opti
   return kept;
 }
 
-void GramIndex::Add(uint32_t slot, absl::Span<const uint64_t> hashes) {
-  for (const uint64_t hash : hashes) {
-    Posting& posting = postings_[hash];
-    ++posting.references;
-    if (static_cast<int>(posting.slots.size()) >= cap_) continue;
-    posting.slots.push_back(slot);
-    ++slot_entries_;
-  }
+std::vector<uint64_t> DistinctHashes(absl::Span<const Gram> grams) {
+  std::vector<uint64_t> hashes;
+  hashes.reserve(grams.size());
+  for (const Gram& gram : grams) hashes.push_back(gram.hash);
+  std::sort(hashes.begin(), hashes.end());
+  hashes.erase(std::unique(hashes.begin(), hashes.end()), hashes.end());
+  return hashes;
 }
 
-void GramIndex::Remove(uint32_t slot, absl::Span<const uint64_t> hashes) {
-  for (const uint64_t hash : hashes) {
-    const auto found = postings_.find(hash);
-    if (found == postings_.end()) continue;
-    Posting& posting = found->second;
-    const auto held = std::find(posting.slots.begin(), posting.slots.end(), slot);
-    if (held != posting.slots.end()) {
-      *held = posting.slots.back();
-      posting.slots.pop_back();
-      --slot_entries_;
-    }
-    // A posting that was full may run empty while later references hold the gram: they were never
-    // listed, and are found by their other grams.
-    if (--posting.references <= 0) postings_.erase(found);
-  }
-}
-
-std::vector<GramIndex::Hit> GramIndex::Find(absl::Span<const Gram> grams) const {
-  std::vector<Hit> hits;
-  for (size_t i = 0; i < grams.size(); ++i) {
-    const auto found = postings_.find(grams[i].hash);
-    if (found == postings_.end()) continue;
-    for (const uint32_t slot : found->second.slots) {
-      hits.push_back({slot, static_cast<int32_t>(i), found->second.references});
-    }
-  }
-  std::stable_sort(hits.begin(), hits.end(),
-                   [](const Hit& a, const Hit& b) { return a.slot < b.slot; });
+std::vector<GramHit> FindGrams(const PostingTable& table, absl::Span<const Gram> grams) {
+  std::vector<uint64_t> hashes;
+  hashes.reserve(grams.size());
+  for (const Gram& gram : grams) hashes.push_back(gram.hash);
+  std::vector<GramHit> hits;
+  table.Find(hashes, std::numeric_limits<size_t>::max(), &hits);
+  std::sort(hits.begin(), hits.end(), [](const GramHit& a, const GramHit& b) {
+    return a.slot != b.slot ? a.slot < b.slot : a.query < b.query;
+  });
   return hits;
 }
 
-int64_t GramIndex::bytes() const {
-  return static_cast<int64_t>(postings_.capacity()) *
-             static_cast<int64_t>(sizeof(uint64_t) + sizeof(Posting) + 1) +
-         slot_entries_ * static_cast<int64_t>(sizeof(uint32_t));
-}
-
-std::vector<GramShare> SharesBySlot(absl::Span<const Gram> grams,
-                                    absl::Span<const GramIndex::Hit> hits,
+std::vector<GramShare> SharesBySlot(absl::Span<const Gram> grams, absl::Span<const GramHit> hits,
                                     const GramOptions& options) {
   std::vector<GramShare> shares;
   for (const SlotHits& slot : BySlot(hits)) {
@@ -156,11 +124,11 @@ std::vector<GramShare> SharesBySlot(absl::Span<const Gram> grams,
 }
 
 std::vector<GramShare> ChooseByCoverage(absl::Span<const Gram> grams,
-                                        absl::Span<const GramIndex::Hit> hits,
-                                        const GramOptions& options, int count) {
+                                        absl::Span<const GramHit> hits, const GramOptions& options,
+                                        int count) {
   // What each gram of the query is worth while nothing covers it.
   std::vector<double> worth(grams.size(), 0.0);
-  for (const GramIndex::Hit& hit : hits) {
+  for (const GramHit& hit : hits) {
     const double weight =
         std::min(1.0, static_cast<double>(options.cap) / static_cast<double>(hit.references));
     worth[hit.query] =
@@ -173,7 +141,7 @@ std::vector<GramShare> ChooseByCoverage(absl::Span<const Gram> grams,
     double best_gain = 0;
     for (size_t i = 0; i < open.size(); ++i) {
       double gain = 0;
-      for (const GramIndex::Hit& hit : open[i].hits) gain += worth[hit.query];
+      for (const GramHit& hit : open[i].hits) gain += worth[hit.query];
       // Of equal ones the later slot: likely the newer reference.
       if (gain >= best_gain) {
         best = i;
@@ -181,18 +149,17 @@ std::vector<GramShare> ChooseByCoverage(absl::Span<const Gram> grams,
       }
     }
     if (best_gain <= 0) break;
-    for (const GramIndex::Hit& hit : open[best].hits) worth[hit.query] = 0;
+    for (const GramHit& hit : open[best].hits) worth[hit.query] = 0;
     chosen.push_back({open[best].slot, SharedTokens(grams, open[best].hits, options.gram_tokens)});
     open.erase(open.begin() + static_cast<int64_t>(best));
   }
   return chosen;
 }
 
-std::vector<bool> CoveredByGrams(absl::Span<const Gram> grams,
-                                 absl::Span<const GramIndex::Hit> hits, const GramOptions& options,
-                                 int64_t tokens) {
+std::vector<bool> CoveredByGrams(absl::Span<const Gram> grams, absl::Span<const GramHit> hits,
+                                 const GramOptions& options, int64_t tokens) {
   std::vector<bool> held(grams.size());
-  for (const GramIndex::Hit& hit : hits) held[hit.query] = true;
+  for (const GramHit& hit : hits) held[hit.query] = true;
   std::vector<bool> covered(tokens);
   for (size_t i = 0; i < grams.size(); ++i) {
     if (!held[i]) continue;
