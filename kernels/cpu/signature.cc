@@ -51,7 +51,7 @@ void SumWord(const WordSum& word, double* HWY_RESTRICT sums) {
       for (int64_t line = 0; line < 8 * lanes; line += 16) hwy::Prefetch(next + line);
       const auto weight = hn::Set(d, static_cast<double>(word.weights[word.ids[i]]));
       const float* const row = word.rows + int64_t{word.ids[i]} * word.stride + b;
-      const auto value = [&](int64_t at) HWY_ATTR {
+      const auto value = [&](int64_t at) {
         return hn::PromoteTo(d, hn::LoadU(f, row + at * lanes));
       };
       sum0 = hn::MulAdd(weight, value(0), sum0);
