@@ -26,7 +26,7 @@ _LABELS = {
     "random": "random rows",
     WHOLE: "the reference's KV taken whole",
 }
-_WIDTH, _LEFT, _TOP, _ROW = 1000, 300, 60, 30
+_WIDTH, _LEFT, _TOP, _ROW = 1060, 300, 60, 30
 
 
 def kl_plot(report: Report) -> str:
@@ -39,7 +39,12 @@ def kl_plot(report: Report) -> str:
     for value in axis.decades():
         svg.line(axis.at(value), _TOP - 15, axis.at(value), bottom)
         svg.text(axis.at(value), bottom + 18, f"{value:g}", anchor="middle")
-    svg.text((axis.begin + axis.end) / 2, bottom + 42, "nats; left is better", anchor="middle")
+    svg.text(
+        (axis.begin + axis.end) / 2,
+        bottom + 42,
+        "nats; left is better, 0 is drawn at the left border",
+        anchor="middle",
+    )
     targets = {target.kind: target.kl_first for target in reversed(TARGETS)}
     for row, kind in enumerate(kinds):
         y = _TOP + _ROW * row

@@ -29,7 +29,7 @@ SHORT, MIDDLE, LONG, LONGEST = 700, 2000, 4300, 6000
 CORPUS_CLASSES = {
     **{name: title for name, (title, _) in CLASSES.items() if name != "unrelated"},
     "versions": "a new version of a source file",
-    "retrieval": "retrieved passages, of two earlier prompts, in another order",
+    "retrieval": "retrieved passages of two earlier prompts",
     "chat": "one more turn of a conversation",
     "rewritten-10": "10 % of the sentences in another wording",
     "rewritten-30": "30 % of the sentences in another wording",
