@@ -194,6 +194,8 @@ def test_the_document_says_what_is_missed(tmp_path: Path) -> None:
         fidelity("words/a", "faithful", 0.001, computed=0.25),
         fidelity("deleted/a", "auto", 0.0001, kind="fallback", reason="sigma"),
         timing("words/a", "auto", [0.5], load=9.0),
+        timing("words/a", "exact_prefix", [9.0], kinds=["miss"], reasons=["low_coverage"]),
+        timing("deleted/a", "auto", [9.0], kinds=["miss"], reasons=["cost"]),
     ]
     out = tmp_path / "fidelity.md"
     written = write_document(Report(rows), out)
@@ -211,11 +213,14 @@ def test_the_document_says_what_is_missed(tmp_path: Path) -> None:
     words = next(line for line in text.splitlines() if line.startswith("- 5 % of the words"))
     assert "KL first" in words and "`faithful` keeps the KL" in words and "25.0%" in words
     assert "- deleted/a, `auto`: fallback, sigma" in text
+    assert "- deleted/a, `auto`, timed: miss (cost)" in text
+    assert "low_coverage" not in text, "exact prefixes alone are meant to miss"
+    assert "| 20.0x | 1.1x |" in text
     for target in TARGETS:
         assert CORPUS_CLASSES[target.kind] in text
     assert RUN["command"] in text and "d1ge5t" in text
     # Without timings there is no plot of speed, and an old one does not stay.
-    write_document(Report(rows[:-1]), out)
+    write_document(Report(rows[:-3]), out)
     assert not (tmp_path / "fidelity-speed.svg").exists()
     assert "Nothing was timed" in out.read_text()
 

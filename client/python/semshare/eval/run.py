@@ -13,7 +13,7 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -226,12 +226,8 @@ class CorpusRun:
             "variant": variant.name,
         }
 
-    @property
-    def _decode(self) -> Callable[[list[int]], str]:
-        def decode(ids: list[int]) -> str:
-            return str(self._tokenizer.decode(ids, skip_special_tokens=True))
-
-        return decode
+    def _decode(self, ids: list[int]) -> str:
+        return str(self._tokenizer.decode(ids, skip_special_tokens=True))
 
 
 def _fidelity_row(found: Fidelity, answers: Answers) -> Row:

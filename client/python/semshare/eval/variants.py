@@ -7,12 +7,21 @@ from dataclasses import dataclass
 from semshare.eval.controls import CONTROLS
 from semshare.eval.measure import Preset
 
-__all__ = ["ANSWER_KINDS", "DEFAULT_VARIANTS", "TIMED_VARIANTS", "WHOLE", "Variant", "applies"]
+__all__ = [
+    "ANSWER_KINDS",
+    "DEFAULT_VARIANTS",
+    "EXACT_PREFIX",
+    "TIMED_VARIANTS",
+    "WHOLE",
+    "Variant",
+    "applies",
+]
 
 WHOLE = "whole"
 """The reference's KV taken whole, with the target's question after it."""
 
 EXACT_PREFIX = "exact_prefix"
+"""Reuse of exact prefixes alone."""
 
 DEFAULT_VARIANTS = (
     "auto,fast,heads,balanced,faithful,auto@0.002,semsharekv,zero,random,unrotated,whole"

@@ -43,7 +43,7 @@ CORPUS_CLASSES = {
 _EDITS = ("system", "question", "words", "deleted", "reordered", "inserted")
 _REWORDED = {"rewritten-10": 0.10, "rewritten-30": 0.30, "rewritten-50": 0.50, "paraphrase": 1.0}
 _PASSAGES_IN_PROMPT = 5
-_BOOK_QUESTIONS = ("What happens in this text?", "Who are the people named in this text?")
+_BOOK_QUESTION = "What happens in this text?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,12 +139,12 @@ class _Builder:
             )
 
     def reworded(self, book: str, length: int) -> Iterator[CorpusPair]:
-        """Shares of a book in another translation, under another question."""
+        """Shares of a book in another translation, under one question."""
         source = fit_verses(verses(book), length, self._count)
-        before = ChatPrompt(SYSTEM, reword(source, 0.0, self._seed), _BOOK_QUESTIONS[0])
+        before = ChatPrompt(SYSTEM, reword(source, 0.0, self._seed), _BOOK_QUESTION)
         for kind, share in _REWORDED.items():
             text = reword(source, share, self._seed)
-            after = ChatPrompt(SYSTEM, text, _BOOK_QUESTIONS[0])
+            after = ChatPrompt(SYSTEM, text, _BOOK_QUESTION)
             yield CorpusPair(
                 name=f"{kind}/{book}/{length}",
                 kind=kind,
