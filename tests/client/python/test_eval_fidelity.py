@@ -18,6 +18,7 @@ from semshare.texts import CORPUS_CLASSES
 RUN = {
     "row": "run",
     "corpus": "d1ge5t",
+    "corpus_pairs": 171,
     "model": "smollm2",
     "seed": 7,
     "command": "python -m semshare.eval run --corpus CORPUS",
@@ -219,6 +220,7 @@ def test_the_document_says_what_is_missed(tmp_path: Path) -> None:
     for target in TARGETS:
         assert CORPUS_CLASSES[target.kind] in text
     assert RUN["command"] in text and "d1ge5t" in text
+    assert text.splitlines()[2].startswith("2 of the corpus's 171 pairs")
     # Without timings there is no plot of speed, and an old one does not stay.
     write_document(Report(rows[:-3]), out)
     assert not (tmp_path / "fidelity-speed.svg").exists()

@@ -154,6 +154,7 @@ def _run(options: argparse.Namespace, progress: Progress) -> int:
         {
             "row": "run",
             "corpus": digest,
+            "corpus_pairs": len(items),
             "model": options.model,
             "seed": options.seed,
             "timings": options.timings,

@@ -62,7 +62,8 @@ def _head(report: Report) -> list[str]:
     run = report.runs[-1]
     pairs = {row["pair"] for row in report.fidelity}
     text = (
-        f"{len(pairs)} pairs of prompts of {len(report.kinds())} classes, measured on "
+        f"{len(pairs)} of the corpus's {run['corpus_pairs']} pairs of prompts, of "
+        f"{len(report.kinds())} classes, measured on "
         f"{run['date']} with `{run['model']}` ({run['dtype']}), {run['cpu']}, "
         f"{run['cores']} cores, {run['threads']} threads, torch {run['torch']}, "
         f"transformers {run['transformers']}. "
@@ -70,7 +71,7 @@ def _head(report: Report) -> list[str]:
         "prompt, of the first token and as the mean over 32 tokens forced along its greedy "
         "answer; agreement is the share of those tokens that both would choose. Tables give "
         "medians over pairs, in brackets 95 % bootstrap intervals, which for fewer than six pairs "
-        "are about their range."
+        "are about their range; a class with one pair has none, and its figures are that pair's."
     )
     return [text, _timing_note(report)]
 
