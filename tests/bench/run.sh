@@ -13,6 +13,8 @@
 #   busy        the same with every core kept busy by other processes
 #   readers     64 reads at once: the slowest beside the fastest, and memory for each
 #   ttft        time to first token of a real model against its own full prefill (half an hour)
+#   fidelity    docs/fidelity.md over the whole corpus (hours; started again, it goes on); needs
+#               deploy/setup.sh report; the corpus and the results are kept in build/fidelity
 #
 # Each verifies what it measures before it times it. With --json the Python benchmarks append a line
 # for each figure: bench, case, value, unit, limit, limit_value, ratio, runs.
@@ -41,6 +43,21 @@ bench_busy() { run_python transport_bench.py "${peer[@]}" --shape smollm2 --busy
 bench_readers() { run_python readers_bench.py "${peer[@]}" "$@"; }
 bench_ttft() { OMP_WAIT_POLICY=PASSIVE run_python ttft_bench.py; }
 
+bench_fidelity() {
+  local work="$semshare_root/build/fidelity" results run
+  results="$work/results.jsonl"
+  run=(run --corpus "$work" --semshared "$semshared" --out "$results")
+  run_eval corpus --out "$work"
+  run_eval "${run[@]}"
+  run_eval "${run[@]}" --timings 5
+  run_eval fidelity --results "$results" --out "$semshare_root/docs/fidelity.md"
+}
+
+run_eval() {
+  PYTHONPATH="$semshare_root/client/python" HF_HUB_OFFLINE=1 \
+    "$semshare_venv/bin/python" -m semshare.eval "$@"
+}
+
 run_python() {
   local script=$1
   shift
@@ -62,7 +79,9 @@ main() {
         json=(--json "$2")
         shift
         ;;
-      realign | match | index | find | transport | busy | readers | ttft) names+=("$1") ;;
+      realign | match | index | find | transport | busy | readers | ttft | fidelity)
+        names+=("$1")
+        ;;
       *) fail "no benchmark '$1'" "tests/bench/run.sh --help lists them." ;;
     esac
     shift

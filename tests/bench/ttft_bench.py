@@ -25,7 +25,6 @@ import argparse
 import dataclasses
 import json
 import os
-import platform
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -36,9 +35,9 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
-import transformers
 
 from semshare.client import BrokerError, Client
+from semshare.eval.machine import describe_machine
 from semshare.eval.measure import Measurement, MeasureOptions, Preset, measure_pair
 from semshare.eval.pairs import read_pairs, tokenize_with
 from semshare.eval.prefill import FullPrefill
@@ -135,7 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with progress.step(f"loading {options.model}"):
             model, tokenizer = load_model(options.model)
-        machine = describe_machine(model, options)
+        machine = {**describe_machine(model), "seed": options.seed, "runs": options.runs}
         print("  ".join(f"{name}: {value}" for name, value in machine.items()), flush=True)
         results: dict[str, list[Measurement]] = {}
         following = [*options.documents[1:], options.documents[0]]
@@ -155,20 +154,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     more = {"document": name, "speed_up": each.speed_up, **machine}
                     out.write(json_line(each, **more) + "\n")
     return 0 if print_verdict(results) else 1
-
-
-def describe_machine(model: Any, options: argparse.Namespace) -> dict[str, Any]:
-    """What the figures depend on."""
-    return {
-        "cpu": _cpu_name(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "seed": options.seed,
-        "runs": options.runs,
-    }
 
 
 def run_document(
@@ -284,16 +269,6 @@ def judge(each: Measurement) -> tuple[list[str], bool]:
     if not SHORTEST_TOKENS <= each.target_tokens <= LONGEST_TOKENS:
         return [*cells, "no target at this length"], True
     return [*cells, "pass" if good else "FAIL"], good
-
-
-def _cpu_name() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

@@ -133,6 +133,47 @@ def test_setup_asks_for_root(tmp_path: Path) -> None:
     assert "apt-get install --no-install-recommends" in done.stderr
 
 
+def fake_uv(home: Path, script: str) -> Path:
+    """An installed uv of the version that setup.sh wants; the corpus folder of this home."""
+    version = re.search(r"uv_version=(\S+)", (DEPLOY / "setup.sh").read_text())
+    assert version is not None
+    uv = home / ".cache/semshare/uv/bin/uv"
+    uv.parent.mkdir(parents=True)
+    uv.write_text(
+        f'#!/bin/sh\nif [ "$1" = --version ]; then echo "uv {version[1]}"; exit; fi\n{script}\n'
+    )
+    uv.chmod(0o755)
+    return home / ".cache/semshare/corpus"
+
+
+def test_setup_report_installs_each_source_once(tmp_path: Path) -> None:
+    path = fake_path(tmp_path, dpkg_query="echo installed")
+    home = tmp_path / "home"
+    log = tmp_path / "uv"
+    # The folder is the word after --target, the package the last one.
+    corpus = fake_uv(
+        home,
+        f'while [ "$1" != --target ]; do shift; done\nmkdir -p "$2"; echo "$3" >> "{log}"',
+    )
+    for _ in range(2):
+        done = run("bash", "deploy/setup.sh", "report", PATH=path, HOME=str(home))
+        assert done.returncode == 0, done.stderr
+    installed = log.read_text().split()
+    listed = re.findall(r"(?m)^\w+==\S+$", (DEPLOY / "report-sources.txt").read_text())
+    assert installed == listed and len(listed) > 1
+    assert sorted(p.name for p in corpus.iterdir()) == [s.replace("==", "-") for s in listed]
+
+
+def test_setup_report_leaves_nothing_partial(tmp_path: Path) -> None:
+    path = fake_path(tmp_path, dpkg_query="echo installed")
+    home = tmp_path / "home"
+    corpus = fake_uv(home, 'echo "no such host" >&2; exit 2')
+    done = run("bash", "deploy/setup.sh", "report", PATH=path, HOME=str(home))
+    assert done.returncode == 1
+    assert "no such host" in done.stderr and "could not be installed from PyPI" in done.stderr
+    assert not list(corpus.iterdir())
+
+
 def test_run_refuses_unknown_phases() -> None:
     done = run("bash", "tests/run.sh", "relaese")
     assert done.returncode == 1

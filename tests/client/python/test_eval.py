@@ -13,8 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from tiny_checkpoint import make_checkpoint
 
 from semshare.eval import FullPrefill, MeasureOptions, Pair, Preset, cli, measure_pair
 from semshare.eval.prefill import forced_logits, greedy
@@ -23,7 +22,6 @@ from semshare.hf import CachedModel, load_model
 from semshare.texts import CLASSES, PairMaker, document, fit
 from semshare.texts import __main__ as texts_main
 
-SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 FIELDS = {
     "pair",
     "preset",
@@ -48,37 +46,7 @@ FIELDS = {
 
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint of a random Llama with a tokenizer of its own."""
-    folder = tmp_path_factory.mktemp("tiny")
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=1200,
-        special_tokens=SPECIAL,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator([document("tide_station").text], trainer)
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        eos_token=SPECIAL[2],
-        additional_special_tokens=SPECIAL[:2],
-    ).save_pretrained(folder)
-    torch.manual_seed(17)
-    config = LlamaConfig(
-        vocab_size=tokenizer.get_vocab_size(),
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=4,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        max_position_embeddings=8192,
-        eos_token_id=2,
-        bos_token_id=0,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    return folder
+    return make_checkpoint(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(autouse=True)
@@ -192,7 +160,7 @@ def test_answers_are_compared(
     assert line["answer_full"] is True
 
 
-def test_forced_logits_of_an_equal_cache_are_equal(tiny: tuple[Any, Any]) -> None:
+def test_forced_logits_of_an_equal_cache_are_those_of_single_steps(tiny: tuple[Any, Any]) -> None:
     model, _ = tiny
     ids = list(range(3, 90))
     full = FullPrefill(model)
@@ -204,7 +172,12 @@ def test_forced_logits_of_an_equal_cache_are_equal(tiny: tuple[Any, Any]) -> Non
     )
     assert decoded.logits.argmax(dim=-1).tolist() == decoded.tokens
     _, logits, cache = full.run(ids)
-    assert torch.equal(forced_logits(model, logits, cache, decoded.tokens), decoded.logits)
+    forced = forced_logits(model, logits, cache, decoded.tokens)
+    torch.testing.assert_close(forced, decoded.logits, rtol=1e-4, atol=1e-4)
+    assert torch.equal(forced[0], decoded.logits[0]), "the prefill's own logits are not touched"
+    assert cache.get_seq_length() == len(ids) + len(decoded.tokens) - 1
+    _, logits, cache = full.run(ids)
+    assert torch.equal(forced_logits(model, logits, cache, decoded.tokens[:1]), logits[None])
     # And they are what the model says of the whole text at once.
     with torch.inference_mode():
         whole = model(torch.tensor([ids + decoded.tokens])).logits[0, len(ids) - 1 : -1]

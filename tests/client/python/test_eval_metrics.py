@@ -102,7 +102,7 @@ def test_agreement_counts_equal_argmax() -> None:
     assert agreement(full, reuse) == 0.75
 
 
-@pytest.mark.parametrize("text", ["auto", "fast:fuzzy", " heads "])
+@pytest.mark.parametrize("text", ["auto", "fast:fuzzy", " heads ", "auto@0.002", "fast:exact@0.1"])
 def test_presets_parse_and_print(text: str) -> None:
     assert str(Preset.parse(text)) == text.strip()
 
@@ -110,6 +110,12 @@ def test_presets_parse_and_print(text: str) -> None:
 @pytest.mark.parametrize("text", ["", ":exact", "fast:", " "])
 def test_bad_presets_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="PRESET"):
+        Preset.parse(text)
+
+
+@pytest.mark.parametrize("text", ["auto@", "auto@x", "auto@0", "auto@-1", "auto@nan", "auto@inf"])
+def test_bad_kl_targets_are_refused(text: str) -> None:
+    with pytest.raises(ValueError):
         Preset.parse(text)
 
 

@@ -47,10 +47,15 @@ TEST(PresetPolicyTest, KnownPairs) {
   EXPECT_EQ(ChoosePreset({0.003, 0.07, 0.007, false, false}).preset, Preset::kFast);
   EXPECT_EQ(ChoosePreset({0.01, 0.5, 0.047, false, false}).preset, Preset::kFast);
   EXPECT_EQ(ChoosePreset({0.001, 0.5, 0.044, false, false}).preset, Preset::kFast);
-  // Half of the sentences, at two targets.
-  EXPECT_EQ(ChoosePreset({0.015, 0.6, 0.20, false, false}).preset, Preset::kFast);
-  EXPECT_EQ(ChoosePreset({0.002, 0.6, 0.20, false, false}),
-            (PresetChoice{Preset::kBalanced, 0.045}));
+  // Three tenths; half of the sentences, at three targets.
+  EXPECT_EQ(ChoosePreset({0.01, 0.6, 0.118, false, false}),
+            (PresetChoice{Preset::kBalanced, 0.02}));
+  EXPECT_EQ(ChoosePreset({0.015, 0.6, 0.202, false, false}),
+            (PresetChoice{Preset::kBalanced, 0.02}));
+  EXPECT_EQ(ChoosePreset({0.01, 0.6, 0.202, false, false}),
+            (PresetChoice{Preset::kBalanced, 0.03}));
+  EXPECT_EQ(ChoosePreset({0.002, 0.6, 0.202, false, false}),
+            (PresetChoice{Preset::kBalanced, 0.10}));
   EXPECT_EQ(ChoosePreset({0.0001, 0.6, 0.20, false, false}).preset, Preset::kFaithful);
   // Passages in another order: never by their heads alone.
   EXPECT_EQ(ChoosePreset({0.02, 0.002, 0.02, true, false}),

@@ -6,6 +6,12 @@
 Each pair's references are stored by another process, then its target is prefilled in interleaved
 runs: in full, and through the broker with each preset. KL is KL(P_full || P_reuse) in nats over
 the whole vocabulary.
+
+The fidelity report is made of a corpus, in three steps, of which the second may be interrupted:
+
+    python -m semshare.eval corpus --out CORPUS
+    python -m semshare.eval run --corpus CORPUS --semshared BINARY --out RESULTS [--timings 5]
+    python -m semshare.eval fidelity --results RESULTS --out docs/fidelity.md
 """
 
 from semshare.eval.measure import Measurement, MeasureOptions, Pair, Preset, measure_pair

@@ -12,6 +12,7 @@ import torch
 from transformers.utils.logging import disable_progress_bar
 
 from semshare.client import BrokerError, Client
+from semshare.eval import corpus_cli
 from semshare.eval.measure import Measurement, MeasureOptions, Pair, Preset, measure_pair
 from semshare.eval.pairs import PairsError, read_pairs, tokenize_with
 from semshare.eval.prefill import FullPrefill
@@ -69,6 +70,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the evaluation; returns the exit status: 0, 1 (it failed), 2 (bad input)."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given and given[0] in corpus_cli.COMMANDS:
+        return corpus_cli.main(given)
     options = parse_arguments(arguments)
     progress = Progress()
     try:

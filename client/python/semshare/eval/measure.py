@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -14,7 +15,21 @@ import torch
 from semshare.eval.metrics import agreement, kl_divergence
 from semshare.eval.prefill import Decoded, FullPrefill, forced_logits, greedy, synchronize
 
-__all__ = ["MeasureOptions", "Measurement", "Pair", "Preset", "Reuser", "measure_pair"]
+__all__ = [
+    "Answers",
+    "Fidelity",
+    "MeasureOptions",
+    "Measurement",
+    "Pair",
+    "Preset",
+    "Reuser",
+    "Timed",
+    "answers_of",
+    "kind_name",
+    "measure_pair",
+    "time_rounds",
+    "verify",
+]
 
 _BREAKDOWN = ("lookup_s", "transfer_s", "wait_s", "compute_s", "overhead_s")
 
@@ -31,21 +46,28 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """How a target is prefilled; `mode` None leaves the mode to the preset."""
+    """How a target is prefilled; `mode` None leaves the mode to the preset, `kl_target` None the
+    target to the broker."""
 
     preset: str
     mode: str | None = None
+    kl_target: float | None = None
 
     @classmethod
     def parse(cls, text: str) -> Preset:
-        """From `PRESET` or `PRESET:MODE`. Raises `ValueError` if either is empty."""
-        preset, colon, mode = text.strip().partition(":")
+        """From `PRESET`, `PRESET:MODE`, or either with `@KL`. Raises `ValueError` otherwise."""
+        how, at, target = text.strip().partition("@")
+        preset, colon, mode = how.partition(":")
         if not preset or (colon and not mode):
             raise ValueError(f"'{text}' is not PRESET or PRESET:MODE")
-        return cls(preset, mode or None)
+        kl_target = float(target) if at else None
+        if kl_target is not None and not 0 < kl_target < math.inf:
+            raise ValueError(f"'{text}': the KL target must be positive")
+        return cls(preset, mode or None, kl_target)
 
     def __str__(self) -> str:
-        return self.preset if self.mode is None else f"{self.preset}:{self.mode}"
+        how = self.preset if self.mode is None else f"{self.preset}:{self.mode}"
+        return how if self.kl_target is None else f"{how}@{self.kl_target:g}"
 
 
 class Reuser(Protocol):
@@ -101,15 +123,41 @@ class Measurement:
 
 
 @dataclass(slots=True)
-class _Runs:
-    """What the runs of one preset have shown so far."""
+class Fidelity:
+    """How one prefill with reuse compares with the truth. `answer` is None where none is wanted;
+    `kv_bytes` is the request's own KV before decoding."""
 
-    reports: list[Any] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
-    kl_first: list[float] = field(default_factory=list)
-    kl_mean: float = 0.0
-    agreement: float = 0.0
+    report: Any
+    kl_first: float
+    kl_mean: float
+    agreement: float
+    kv_bytes: int
     answer: bool | None = None
+    # Whether the answer is the full prefill's, word for word.
+    same_answer: bool | None = None
+
+
+@dataclass(slots=True)
+class Timed:
+    """The timed runs of one preset: seconds, and what each run reported."""
+
+    seconds: list[float] = field(default_factory=list)
+    reports: list[Any] = field(default_factory=list)
+    kl_first: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What a pair's answer should hold, what the full prefill answers, and how ids become text."""
+
+    wanted: str | None
+    full: str
+    decode: Callable[[list[int]], str]
+
+    @property
+    def full_holds(self) -> bool | None:
+        """Whether the full prefill's answer holds it; None where nothing is wanted."""
+        return None if self.wanted is None else self.wanted in self.full
 
 
 def measure_pair(
@@ -149,17 +197,37 @@ def _measure_pair(
 ) -> list[Measurement]:
     target = list(pair.target)
     progress(f"{pair.name}: full prefill, for the truth")
-    truth = _truth(full, target, options)
-    wanted = None if pair.answer is None else _squeeze(pair.answer)
-    answer_full = (
-        None
-        if wanted is None
-        else wanted in _squeeze(decode(_answer(full.model, truth.tokens, options)))
-    )
-    found = {preset: _Runs() for preset in presets}
-    for preset, runs in found.items():
+    _, logits, cache = full.run(target)
+    tokens = max(options.forced_tokens, options.answer_tokens)
+    truth = greedy(full.model, logits, cache, tokens)
+    del logits, cache
+    answers = answers_of(full.model, pair, truth, decode, options)
+    found: dict[Preset, Fidelity] = {}
+    for preset in presets:
         progress(f"{pair.name}: {preset}, for its fidelity")
-        _verify(full.model, reuser, target, preset, options, truth, runs, wanted, decode)
+        found[preset] = verify(full.model, reuser, target, preset, truth, answers, options)
+    full_seconds, timed = time_rounds(
+        full, reuser, pair, presets, truth.logits[0], options, progress
+    )
+    return [
+        _summarise(pair, preset, found[preset], timed[preset], full_seconds, answers)
+        for preset in presets
+    ]
+
+
+def time_rounds(
+    full: FullPrefill,
+    reuser: Reuser,
+    pair: Pair,
+    presets: Sequence[Preset],
+    truth: torch.Tensor,
+    options: MeasureOptions,
+    progress: Callable[[str], None] = lambda _: None,
+) -> tuple[list[float], dict[Preset, Timed]]:
+    """`options.runs` rounds of one full prefill and one prefill per preset: the seconds of the full
+    ones, and the runs of each preset. `truth` `[vocab]`: the first logits of a full prefill."""
+    target = list(pair.target)
+    timed = {preset: Timed() for preset in presets}
     full_seconds = []
     for number in range(options.runs):
         progress(f"{pair.name}: run {number + 1} of {options.runs}, full prefill")
@@ -169,20 +237,25 @@ def _measure_pair(
         # Neither the first nor the last place in a round belongs to one preset.
         for preset in presets if number % 2 == 0 else list(reversed(presets)):
             progress(f"{pair.name}: run {number + 1} of {options.runs}, {preset}")
-            runs = found[preset]
             seconds, result = _reuse(full.model, reuser, target, preset, options)
+            runs = timed[preset]
             runs.seconds.append(seconds)
             runs.reports.append(result.report)
-            runs.kl_first.append(float(kl_divergence(truth.logits[0], _row(result.logits))))
+            runs.kl_first.append(float(kl_divergence(truth, _row(result.logits))))
             del result
-    return [
-        _summarise(pair, preset, runs, full_seconds, answer_full) for preset, runs in found.items()
-    ]
+    return full_seconds, timed
 
 
-def _truth(full: FullPrefill, target: list[int], options: MeasureOptions) -> Decoded:
-    _, logits, cache = full.run(target)
-    return greedy(full.model, logits, cache, max(options.forced_tokens, options.answer_tokens))
+def answers_of(
+    model: Any,
+    pair: Pair,
+    truth: Decoded,
+    decode: Callable[[list[int]], str],
+    options: MeasureOptions,
+) -> Answers:
+    """What the full prefill answers, from its `truth`."""
+    wanted = None if pair.answer is None else _squeeze(pair.answer)
+    return Answers(wanted, _squeeze(decode(_answer(model, truth.tokens, options))), decode)
 
 
 def _reuse(
@@ -192,6 +265,8 @@ def _reuse(
     extra = dict(options.prefill_options)
     if preset.mode is not None:
         extra["mode"] = preset.mode
+    if preset.kl_target is not None:
+        extra["kl_target"] = preset.kl_target
     gc.collect()
     synchronize(model)
     begin = time.perf_counter()
@@ -200,40 +275,48 @@ def _reuse(
     return time.perf_counter() - begin, result
 
 
-def _verify(
+def verify(
     model: Any,
     reuser: Reuser,
     target: list[int],
     preset: Preset,
-    options: MeasureOptions,
     truth: Decoded,
-    runs: _Runs,
-    wanted: str | None,
-    decode: Callable[[list[int]], str],
-) -> None:
-    """Fills in the fidelity of one preset from a prefill that is not timed."""
+    answers: Answers,
+    options: MeasureOptions,
+) -> Fidelity:
+    """The fidelity of one prefill of `target` with reuse, which is not timed."""
     _, result = _reuse(model, reuser, target, preset, options)
     tokens = truth.tokens[: options.forced_tokens]
     wanted_rows = truth.logits[: options.forced_tokens]
+    kv_bytes = sum(each.keys.nbytes + each.values.nbytes for each in result.cache.layers)
     forced = forced_logits(model, _row(result.logits), result.cache, tokens)
     kl = kl_divergence(wanted_rows, forced)
-    runs.kl_first.append(float(kl[0]))
-    runs.kl_mean = float(kl.mean())
-    runs.agreement = agreement(wanted_rows, forced)
-    if wanted is None:
-        return
+    found = Fidelity(
+        report=result.report,
+        kl_first=float(kl[0]),
+        kl_mean=float(kl.mean()),
+        agreement=agreement(wanted_rows, forced),
+        kv_bytes=kv_bytes,
+    )
+    if answers.wanted is None:
+        return found
     # Decoding has grown the cache, and not every cache can be cut again: the answer gets its own.
+    del result
     _, result = _reuse(model, reuser, target, preset, options)
     decoded = greedy(model, _row(result.logits), result.cache, options.answer_tokens)
-    runs.answer = wanted in _squeeze(decode(_answer(model, decoded.tokens, options)))
+    said = _squeeze(answers.decode(_answer(model, decoded.tokens, options)))
+    found.answer = answers.wanted in said
+    found.same_answer = said == answers.full
+    return found
 
 
 def _summarise(
     pair: Pair,
     preset: Preset,
-    runs: _Runs,
+    fidelity: Fidelity,
+    runs: Timed,
     full_seconds: list[float],
-    answer_full: bool | None,
+    answers: Answers,
 ) -> Measurement:
     # A fallback in any run is what the table should name; else every run is alike.
     kinds = [kind_name(report.kind) for report in runs.reports]
@@ -250,9 +333,9 @@ def _summarise(
         target_tokens=len(pair.target),
         matched_tokens=int(report.matched_tokens),
         recomputed_share=statistics.fmean(float(each.recomputed_share) for each in runs.reports),
-        kl_first=max(runs.kl_first),
-        kl_mean=runs.kl_mean,
-        agreement=runs.agreement,
+        kl_first=max([fidelity.kl_first, *runs.kl_first]),
+        kl_mean=fidelity.kl_mean,
+        agreement=fidelity.agreement,
         ttft_s=statistics.median(runs.seconds),
         ttft_full_s=statistics.median(full_seconds),
         ttft_spread_s=(min(runs.seconds), max(runs.seconds)),
@@ -260,8 +343,8 @@ def _summarise(
         runs=len(runs.seconds),
         fallbacks=fallbacks,
         fallback_reason=report.fallback_reason or None,
-        answer_full=answer_full,
-        answer_reuse=runs.answer,
+        answer_full=answers.full_holds,
+        answer_reuse=fidelity.answer,
         **parts,
     )
 

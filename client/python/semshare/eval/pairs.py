@@ -16,7 +16,7 @@ from typing import Any
 
 from semshare.eval.measure import Pair
 
-__all__ = ["PairsError", "read_pairs", "tokenize_with"]
+__all__ = ["PairsError", "Tokenize", "parse_pair", "read_pairs", "tokenize_with"]
 
 Tokenize = Callable[[str], list[int]]
 
@@ -55,7 +55,7 @@ def read_pairs(
         if not line.strip():
             continue
         try:
-            pair = _parse(line, tokenize, vocab_size, max_positions)
+            pair = parse_pair(_load(line), tokenize, vocab_size, max_positions)
         except ValueError as error:
             raise PairsError(f"{path}:{number}: {error}") from error
         if pair.name in where:
@@ -70,13 +70,20 @@ def read_pairs(
     return pairs
 
 
-def _parse(line: str, tokenize: Tokenize, vocab_size: int, max_positions: int) -> Pair:
+def _load(line: str) -> dict[str, Any]:
     try:
         entry = json.loads(line)
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON: {error.msg} at column {error.colno}") from error
     if not isinstance(entry, dict):
         raise ValueError("not a JSON object")
+    return entry
+
+
+def parse_pair(
+    entry: dict[str, Any], tokenize: Tokenize, vocab_size: int, max_positions: int
+) -> Pair:
+    """One line as a pair. Raises `ValueError`, naming the field."""
     unknown = sorted(set(entry) - _KEYS)
     if unknown:
         raise ValueError(f"unknown field '{unknown[0]}'; known are {', '.join(sorted(_KEYS))}")

@@ -67,16 +67,16 @@ def greedy(model: Any, logits: torch.Tensor, cache: Any, count: int) -> Decoded:
 def forced_logits(model: Any, logits: torch.Tensor, cache: Any, tokens: list[int]) -> torch.Tensor:
     """Logits `[n, vocab]` along given tokens: row i is the distribution that token i comes from.
 
-    `logits` `[vocab]` and `cache` are a prefill's. Steps one token at a time, exactly as `greedy`,
-    so that equal caches give equal rows bit for bit. The cache grows by `n - 1` tokens.
+    `logits` `[vocab]` and `cache` are a prefill's. The tokens go through the model at once: that is
+    what makes 32 of them cheap, and differs from `greedy`'s single steps by rounding alone (a KL of
+    about 1e-10). The cache grows by `n - 1` tokens.
     """
-    rows = [logits]
+    if len(tokens) == 1:
+        return logits[None]
     with torch.inference_mode():
-        for token in tokens[:-1]:
-            step = torch.tensor([[token]], device=model.device)
-            out = model(input_ids=step, past_key_values=cache, use_cache=True, logits_to_keep=1)
-            rows.append(out.logits[0, -1])
-    return torch.stack(rows)
+        steps = torch.tensor([tokens[:-1]], device=model.device)
+        out = model(input_ids=steps, past_key_values=cache, use_cache=True)
+    return torch.cat([logits[None], out.logits[0]])
 
 
 def synchronize(model: Any) -> None:

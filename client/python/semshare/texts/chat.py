@@ -17,6 +17,30 @@ LONGER_SYSTEM = (
 
 
 @dataclass(frozen=True, slots=True)
+class Conversation:
+    """A conversation in which every turn of the user brings a passage and asks about it.
+
+    `turns` are (user, assistant); `last` is the user's turn that waits for an answer.
+    """
+
+    system: str
+    turns: tuple[tuple[str, str], ...]
+    last: str
+
+    def text(self) -> str:
+        """The prompt up to where the assistant begins to speak."""
+        said = "".join(
+            f"<|im_start|>user\n{user}<|im_end|>\n<|im_start|>assistant\n{assistant}<|im_end|>\n"
+            for user, assistant in self.turns
+        )
+        return f"<|im_start|>system\n{self.system}<|im_end|>\n{said}{self.tail()}"
+
+    def tail(self) -> str:
+        """The last turn of the user."""
+        return f"<|im_start|>user\n{self.last}<|im_end|>\n<|im_start|>assistant\n"
+
+
+@dataclass(frozen=True, slots=True)
 class ChatPrompt:
     """A system prompt, a document and a question about it, in one user turn."""
 
@@ -31,9 +55,14 @@ class ChatPrompt:
         """
         return (
             f"<|im_start|>system\n{self.system}<|im_end|>\n"
-            f"<|im_start|>user\n{self.document}\n\nEnd of the document.\n\n"
-            f"Question: {self.question}\nAnswer in one sentence.<|im_end|>\n"
-            "<|im_start|>assistant\n"
+            f"<|im_start|>user\n{self.document}{self.tail()}"
+        )
+
+    def tail(self) -> str:
+        """What follows the document: the question."""
+        return (
+            f"\n\nEnd of the document.\n\nQuestion: {self.question}\n"
+            "Answer in one sentence.<|im_end|>\n<|im_start|>assistant\n"
         )
 
     def with_system(self, system: str) -> ChatPrompt:

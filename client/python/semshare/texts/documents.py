@@ -128,6 +128,18 @@ def document(name: str) -> Document:
     return Document(name, title, _join_lines(raw), questions)
 
 
+def document_license(name: str) -> str:
+    """Under what terms a document of `document_names` may be used here, and where it comes from."""
+    if name not in _CATALOG:
+        raise DocumentError(f"no document '{name}'; there are {', '.join(_CATALOG)}")
+    file = _CATALOG[name][0]
+    if file.endswith(".txt"):
+        return "Apache-2.0 (this package)"
+    if file.startswith("help:"):
+        return "PSF-2.0 (Python's library)"
+    return "verbatim copies allowed (Debian's base-files)"
+
+
 def read_document(path: Path) -> Document:
     """A text file as a document, named after the file, with questions that any text answers.
 

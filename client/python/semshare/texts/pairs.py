@@ -51,9 +51,12 @@ class PairMaker:
 
     def make(self, name: str) -> PromptPair:
         """The pair of one class, a key of `CLASSES`. Raises `KeyError` for any other name."""
-        title, change = CLASSES[name]
-        before = self.reference()
-        return PromptPair(name, title, before.text(), change(self, before).text(), self.seed)
+        title, _ = CLASSES[name]
+        return PromptPair(name, title, self.reference().text(), self.prompt(name).text(), self.seed)
+
+    def prompt(self, name: str) -> ChatPrompt:
+        """The target of one class, a key of `CLASSES`. Raises `KeyError` for any other name."""
+        return CLASSES[name][1](self, self.reference())
 
 
 def _system(maker: PairMaker, before: ChatPrompt) -> ChatPrompt:

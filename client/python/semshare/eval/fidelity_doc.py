@@ -1,0 +1,409 @@
+"""The fidelity report as Markdown, with plots beside it: all of it comes from the results."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from semshare.eval.bootstrap import Interval
+from semshare.eval.controls import CONTROLS
+from semshare.eval.fidelity import BUCKETS, LONG, PAPER, PRESETS, Judged, Report, Summary
+from semshare.eval.fidelity_plot import kl_plot, speed_plot
+from semshare.eval.report import format_kl
+from semshare.eval.results import Row
+from semshare.eval.targets import ANSWER_PAIRS, MEAN_FACTOR, PAPER_FACTOR, TARGETS
+from semshare.eval.variants import EXACT_PREFIX, WHOLE
+from semshare.texts import CORPUS_CLASSES
+
+__all__ = ["render", "write_document"]
+
+_WORST = 12
+
+
+def write_document(report: Report, out: Path) -> list[Path]:
+    """Writes the Markdown file and its plots `NAME-kl.svg`, `NAME-speed.svg`; what was written."""
+    plots = {"kl": kl_plot(report), "speed": speed_plot(report)}
+    written = []
+    names = []
+    for name, content in plots.items():
+        path = out.with_name(f"{out.stem}-{name}.svg")
+        if content is None:
+            path.unlink(missing_ok=True)
+            continue
+        path.write_text(content, encoding="utf-8")
+        written.append(path)
+        names.append(path.name)
+    out.write_text(render(report, names), encoding="utf-8")
+    return [out, *written]
+
+
+def render(report: Report, plots: Sequence[str]) -> str:
+    """The document. `plots` are the names of the files beside it."""
+    parts = [
+        "# Fidelity",
+        *_head(report),
+        *(f"![{name.rsplit('-', 1)[-1].removesuffix('.svg')} by class]({name})" for name in plots),
+        *_targets(report),
+        *_by_class(report),
+        *_speeds(report),
+        *_presets(report),
+        *_controls(report),
+        *_paper(report),
+        *_answers(report),
+        *_costs(report),
+        *_failures(report),
+        *_method(report),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _head(report: Report) -> list[str]:
+    run = report.runs[-1]
+    pairs = {row["pair"] for row in report.fidelity}
+    text = (
+        f"{len(pairs)} of the corpus's {run['corpus_pairs']} pairs of prompts, of "
+        f"{len(report.kinds())} classes, measured on "
+        f"{run['date']} with `{run['model']}` ({run['dtype']}), {run['cpu']}, "
+        f"{run['cores']} cores, {run['threads']} threads, torch {run['torch']}, "
+        f"transformers {run['transformers']}. "
+        "KL is KL(P_full || P_reuse) in nats against the model's own full prefill of the same "
+        "prompt, of the first token and as the mean over 32 tokens forced along its greedy "
+        "answer; agreement is the share of those tokens that both would choose. Tables give "
+        "medians over pairs, in brackets 95 % bootstrap intervals, which for fewer than six pairs "
+        "are about their range; a class with one pair has none, and its figures are that pair's."
+    )
+    return [text, _timing_note(report)]
+
+
+def _timing_note(report: Report) -> str:
+    busiest = report.busiest()
+    if busiest is None:
+        return "Nothing was timed in these results: no speed-up is given."
+    rounds = sorted({len(row["seconds"]) for row in report.timing})
+    pairs = {row["pair"] for row in report.timing}
+    text = (
+        f"{len(pairs)} of the pairs were timed, in {'-'.join(map(str, rounds))} interleaved rounds "
+        "of one full prefill and one prefill per variant, from ids in hand to first logits with "
+        "look-up and transfer inside; fallbacks count with their full time."
+    )
+    # The load was read before a pair began: what ran then was somebody else.
+    cores = int(report.runs[-1]["cores"])
+    if busiest > cores * 0.5 + 2:
+        text += (
+            f" **The machine was busy** (load average up to {busiest:.1f} on {cores} cores): "
+            "speed-ups are provisional."
+        )
+    return text
+
+
+def _targets(report: Report) -> list[str]:
+    rows = [_target_row(report.judge(target)) for target in TARGETS]
+    note = (
+        f"Medians at {LONG} tokens. The mean KL may be {MEAN_FACTOR:g} times the target of the "
+        "first token. *Floor* is the share of the KL that taking the reference's KV whole has (a "
+        "quarter at most where a target is given)."
+    )
+    header = ["class", "variant", "pairs", "speed-up", "target", "KL first", "target", "KL mean"]
+    return ["## Targets", note, _table([*header, "floor", "verdict"], rows)]
+
+
+def _target_row(judged: Judged) -> list[str]:
+    target, found = judged.target, judged.summary
+    share = "-" if judged.floor_share is None else f"{judged.floor_share:.2f}"
+    measured = ["0", "-", "-", "-"]
+    if found is not None:
+        measured = [
+            str(found.pairs),
+            "-" if found.speed_up is None else _times(found.speed_up),
+            _kl(found.kl_first),
+            _kl(found.kl_mean),
+        ]
+    return [
+        CORPUS_CLASSES[target.kind],
+        f"`{target.variant}`",
+        measured[0],
+        measured[1],
+        f">= {target.speed_up:g}x",
+        measured[2],
+        f"<= {format_kl(target.kl_first)}",
+        measured[3],
+        share,
+        judged.verdict if found is not None else "not measured",
+    ]
+
+
+def _by_class(report: Report) -> list[str]:
+    rows = []
+    for kind in report.kinds():
+        for bucket in BUCKETS:
+            found = report.summary(kind, bucket, "auto")
+            if found is not None:
+                rows.append([CORPUS_CLASSES[kind], bucket, *_summary_cells(found)])
+    header = ["class", "tokens", "pairs", "matched", "computed", "KL first", "KL mean", "agreement"]
+    header += ["speed-up", "TTFT of hits", "TTFT of all", "full", "misses", "fallbacks"]
+    return ["## By class and length, preset `auto`", _table(header, rows)]
+
+
+def _summary_cells(found: Summary) -> list[str]:
+    def seconds(value: float | None) -> str:
+        return "-" if value is None else f"{value:.2f} s"
+
+    return [
+        str(found.pairs),
+        f"{found.matched:.1%}",
+        f"{found.computed:.1%}",
+        _kl(found.kl_first),
+        _kl(found.kl_mean),
+        f"{found.agreement:.2f}",
+        "-" if found.speed_up is None else _times(found.speed_up),
+        seconds(found.ttft_hit_s),
+        seconds(found.ttft_s),
+        seconds(found.full_s),
+        str(found.misses),
+        str(found.fallbacks),
+    ]
+
+
+def _speeds(report: Report) -> list[str]:
+    variants = list(dict.fromkeys(row["variant"] for row in report.timing))
+    rows = []
+    for kind in report.kinds():
+        found = [report.speed(kind, LONG, variant) for variant in variants]
+        if any(found):
+            cells = ["-" if each is None else _times(each) for each in found]
+            rows.append([CORPUS_CLASSES[kind], *cells])
+    if not rows:
+        return []
+    note = (
+        f"Over the full prefill of the same rounds, {LONG} tokens. `exact_prefix` is what reuse of "
+        "exact prefixes alone gives."
+    )
+    return ["## Speed-up", note, _table(["class", *(f"`{v}`" for v in variants)], rows)]
+
+
+def _presets(report: Report) -> list[str]:
+    names = [*PRESETS, "auto@0.002"]
+    return [
+        "## Presets",
+        f"KL of the first token / mean over 32 tokens, and the share computed; {LONG} tokens.",
+        _grid(report, names, lambda s: f"{_short(s)} at {s.computed:.1%}"),
+    ]
+
+
+def _controls(report: Report) -> list[str]:
+    words = "; ".join(f"*{name}*: {what}" for name, what in CONTROLS.items())
+    note = (
+        "The same plan as `fast`, with wrong rows in place of the loaded ones and the gate off "
+        f"({words}), and *{WHOLE}*: the reference's KV taken whole with the target's question, as "
+        "a semantic response cache would. Full prefill and exact prefix reuse have a KL of 0 by "
+        "construction: every row is the engine's own. KL first / mean."
+    )
+    return ["## Controls", note, _grid(report, ["fast", *CONTROLS, WHOLE], _short)]
+
+
+def _grid(report: Report, variants: Sequence[str], cell: Callable[[Summary], str]) -> str:
+    rows = []
+    for kind in report.kinds():
+        found = [report.summary(kind, LONG, variant) for variant in variants]
+        if any(found):
+            cells = ["-" if each is None else cell(each) for each in found]
+            rows.append([CORPUS_CLASSES[kind], *cells])
+    return _table(["class", *(f"`{name}`" for name in variants)], rows)
+
+
+def _paper(report: Report) -> list[str]:
+    words = {True: "met", False: "**not met**", None: "-"}
+    rows = [
+        [
+            CORPUS_CLASSES[each.kind],
+            str(each.pairs),
+            format_kl(each.paper),
+            format_kl(each.ours),
+            f"{each.ratio:.3g}",
+            words[each.met],
+        ]
+        for each in report.paper_ratios()
+    ]
+    note = (
+        f"`{PAPER}` against the preset that recomputes most among those that recompute no more "
+        f"than it, pair by pair; {LONG} tokens. Target where there is one: {PAPER_FACTOR:g} times "
+        "lower."
+    )
+    header = ["class", "pairs", f"KL of `{PAPER}`", "KL of ours", "ratio", "verdict"]
+    return ["## SemShareKV as published, at equal recompute", note, _table(header, rows)]
+
+
+def _answers(report: Report) -> list[str]:
+    found = report.answers()
+    if not found:
+        return []
+    rows = []
+    for kind in dict.fromkeys(row["class"] for row in found):
+        for variant in dict.fromkeys(row["variant"] for row in found):
+            mine = [r for r in found if (r["class"], r["variant"]) == (kind, variant)]
+            if mine:
+                rows.append([CORPUS_CLASSES[kind], f"`{variant}`", *_answer_cells(mine)])
+    auto = [row for row in found if row["variant"] == "auto"]
+    equal = sum(row["answer"] == row["answer_full"] for row in auto)
+    good = len(auto) >= ANSWER_PAIRS and equal == len(auto)
+    verdict = (
+        f"`auto` is right exactly where full prefill is on {equal} of {len(auto)} pairs (target: "
+        f"all of at least {ANSWER_PAIRS}): {'met' if good else '**not met**'}."
+    )
+    header = ["class", "variant", "pairs", "full prefill right", "reuse right", "same verdict"]
+    note = (
+        "A code of four digits is put into a text, or changed there, and asked for; right is an "
+        "answer of at most 24 tokens that holds it. *Same words*: the whole answers are equal."
+    )
+    return ["## Facts and numbers", note, _table([*header, "same words"], rows), verdict]
+
+
+def _answer_cells(rows: Sequence[Row]) -> list[str]:
+    count = len(rows)
+    return [
+        str(count),
+        str(sum(row["answer_full"] for row in rows)),
+        str(sum(row["answer"] for row in rows)),
+        str(sum(row["answer"] == row["answer_full"] for row in rows)),
+        str(sum(row["same_answer"] for row in rows)),
+    ]
+
+
+def _costs(report: Report) -> list[str]:
+    per_token = statistics.median(row["kv_bytes"] / row["tokens"] for row in report.fidelity)
+    parts = [
+        f"KV memory of a request: {per_token / 1024:.1f} KiB per token, "
+        f"{per_token * 4096 / 2**20:.0f} MiB for 4,096 tokens, under every variant the same as the "
+        "full prefill's: nothing is evicted, of `semsharekv` neither."
+    ]
+    shares = report.miss_shares()
+    if shares:
+        parts.append(
+            "Cost of a miss (look-up and the adapter's overhead, for a prompt that nothing stored "
+            "resembles, over the median full prefill of its length): median "
+            f"{statistics.median(shares):.2%}, largest {max(shares):.2%}, of {len(shares)}."
+        )
+    else:
+        parts.append("Cost of a miss: no miss was timed in these results.")
+    return ["## Memory, and the cost of a miss", *parts]
+
+
+def _failures(report: Report) -> list[str]:
+    rows = [
+        [
+            row["pair"],
+            str(row["tokens"]),
+            row["kind"],
+            f"`{row['preset']}`",
+            f"{row['matched'] / row['tokens']:.1%}",
+            f"{row['computed']:.1%}",
+            format_kl(row["kl_first"]),
+            format_kl(row["kl_mean"]),
+            f"{row['agreement']:.2f}",
+        ]
+        for row in report.worst("auto", _WORST)
+    ]
+    header = ["pair", "tokens", "kind", "chosen", "matched", "computed", "KL first", "KL mean"]
+    parts = [
+        "## Where it fails",
+        f"The {len(rows)} pairs with the largest KL of the first token under `auto`:",
+        _table([*header, "agreement"], rows),
+    ]
+    missed = [each for each in map(report.judge, TARGETS) if False in each.met.values()]
+    if missed:
+        lines = [
+            f"- {CORPUS_CLASSES[each.target.kind]}, `{each.target.variant}`: "
+            + ", ".join(name for name, good in each.met.items() if good is False)
+            + _remedy(report, each)
+            for each in missed
+        ]
+        parts += ["Targets that are missed:", "\n".join(lines)]
+    parts += _refused(report)
+    wrong = [
+        f"- {row['pair']}: full prefill {_right(row['answer_full'])}, reuse {_right(row['answer'])}"
+        for row in report.answers()
+        if row["variant"] == "auto" and row["answer"] != row["answer_full"]
+    ]
+    if wrong:
+        parts += ["Answers under `auto` that differ from full prefill's:", "\n".join(wrong)]
+    return parts
+
+
+def _remedy(report: Report, judged: Judged) -> str:
+    """Which preset would keep the KL that `auto` misses, and what it computes."""
+    if judged.met["KL first"] is not False:
+        return ""
+    for preset in PRESETS[1:]:
+        found = report.summary(judged.target.kind, LONG, preset)
+        if found is not None and found.kl_first.median <= judged.target.kl_first:
+            return f" (`{preset}` keeps the KL: {_short(found)} at {found.computed:.1%} computed)"
+    return " (and no preset keeps the KL)"
+
+
+def _refused(report: Report) -> list[str]:
+    lines = [
+        f"- {row['pair']}, `{row['variant']}`: {row['kind']}, {row['reason']}"
+        for row in report.fidelity
+        if row["kind"] in ("miss", "fallback") and row["class"] != "unrelated"
+    ]
+    lines += [
+        f"- {row['pair']}, `{row['variant']}`, timed: {', '.join(row['kinds'])} "
+        f"({', '.join(row['reasons'])})"
+        for row in report.timing
+        # Exact prefixes alone miss wherever the beginning has changed: that is what they show.
+        if row["class"] != "unrelated"
+        and row["variant"] != EXACT_PREFIX
+        and {"miss", "fallback"} & set(row["kinds"])
+    ]
+    if not lines:
+        return []
+    return ["Pairs that were not reused, or fell back to a full prefill:", "\n".join(lines)]
+
+
+def _right(right: bool) -> str:
+    return "right" if right else "wrong"
+
+
+def _method(report: Report) -> list[str]:
+    commands = [str(run["command"]) for run in report.runs]
+    shown = "\n".join(dict.fromkeys(commands))
+    run = report.runs[-1]
+    note = (
+        f"The corpus is rebuilt from packages (`deploy/setup.sh report`), seed {run['seed']}; its "
+        f"file has the SHA-256 `{run['corpus']}`. References are stored by another process into a "
+        "broker on an empty folder for each group of pairs; no target is ever stored. For fidelity "
+        "the broker runs with `--minimum_gain=0`, so that the clock decides nothing; timed runs "
+        "have every gate as delivered. The results were measured by"
+    )
+    build = "\n".join(
+        [
+            "deploy/setup.sh report",
+            f"python -m semshare.eval corpus --out CORPUS --seed {run['seed']}",
+            shown,
+            "python -m semshare.eval fidelity --results RESULTS --out docs/fidelity.md",
+        ]
+    )
+    return ["## How it was measured", note, f"```sh\n{build}\n```"]
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _kl(interval: Interval) -> str:
+    if interval.count == 1:
+        return format_kl(interval.median)
+    low, high = format_kl(interval.low), format_kl(interval.high)
+    return f"{format_kl(interval.median)} [{low}, {high}]"
+
+
+def _times(interval: Interval) -> str:
+    if interval.count == 1:
+        return f"{interval.median:.1f}x"
+    return f"{interval.median:.1f}x [{interval.low:.1f}, {interval.high:.1f}]"
+
+
+def _short(found: Summary) -> str:
+    return f"{format_kl(found.kl_first.median)} / {format_kl(found.kl_mean.median)}"
