@@ -11,7 +11,8 @@
 namespace semshare {
 namespace {
 
-constexpr int64_t kHeadTokens = 16;       // recomputed after each seam by kHeads; prior 1
+constexpr int64_t kHeadTokens = 16;  // recomputed after each seam by kHeads; prior 1
+constexpr int64_t kPassageTokens = 16;
 constexpr int64_t kCandidateTokens = 64;  // checked after each seam by kChecked; prior 0.5
 constexpr float kHeadPrior = 1.0f;
 constexpr float kNearPrior = 0.5f;
@@ -84,7 +85,9 @@ int64_t OrderedTokens(const std::vector<SourceRun>& runs, int reference) {
 }
 
 bool IsReordered(std::vector<SourceRun> runs, int references) {
-  if (!runs.empty() && runs.front().is_prefix()) runs.erase(runs.begin());
+  // Words and lines that are alike are found anywhere; a passage is longer.
+  std::erase_if(
+      runs, [](const SourceRun& run) { return run.is_prefix() || run.tokens < kPassageTokens; });
   int64_t matched = 0;
   for (const SourceRun& run : runs) matched += run.tokens;
   int64_t ordered = 0;

@@ -41,8 +41,8 @@ struct AlignmentStats {
   int64_t seams = 0;
   int64_t moved_tokens = 0;  // matched with source position != target position
   int64_t unmatched_tokens = 0;
-  // More than kReorderedShare of the rows after the exact prefix are out of one reference's order,
-  // or come from another reference. A stray short run does not make a prompt reordered.
+  // Of the rows after the exact prefix that lie in runs of 16 tokens or more, more than
+  // kReorderedShare are out of one reference's order, or come from another reference.
   bool reordered = false;
   bool prefix_only = false;  // one run from source 0 to target 0, the rest of the prompt unmatched
 };

@@ -24,13 +24,18 @@ constexpr double kOrderedSlope = 0.135;
 constexpr double kUnseenShare = 0.045;
 // Passages in another order differ so widely from text to text that the worker is always asked
 // what matters now.
-constexpr Step kReordered[] = {{0.07, 0.1}, {0.10, 0.05}, {0.20, 0.02}};
+constexpr Step kReordered[] = {{0.07, 0.1}, {0.10, 0.045}, {0.20, 0.02}};
 constexpr double kReorderedKl = 0.1;
 // Rows of other tokens are never left alone.
 constexpr double kLeastFuzzyShare = 0.045;
 
-// Repairing the first tokens of the runs is nearly free up to this share: one seam.
+// Below it pairs differ more than presets do.
+constexpr double kLeastPredictedKl = 0.0003;
+
+// Repairing the first tokens of the runs is nearly free where it adds little to what is computed
+// anyway.
 constexpr double kFreeHeadShare = 0.005;
+constexpr double kFreeHeadsOfUnmatched = 0.15;
 constexpr double kFaithfulShare = 0.20;
 
 double LeftAlone(const PolicyInput& input) {
@@ -46,14 +51,17 @@ PresetChoice ChoosePreset(const PolicyInput& input) {
   const auto choose = [&](const auto& steps) {
     for (const Step& step : steps) {
       if (input.fuzzy && step.ranked_share < kLeastFuzzyShare) continue;
-      if (alone * step.left <= input.kl_target) return step.ranked_share;
+      if (std::max(kLeastPredictedKl, alone * step.left) <= input.kl_target) {
+        return step.ranked_share;
+      }
     }
     return kFaithfulShare;
   };
   const double share = input.reordered ? choose(kReordered) : choose(kOrdered);
   if (share >= kFaithfulShare) return {Preset::kFaithful, share};
   if (share > 0) return {Preset::kBalanced, share};
-  return {input.head_share <= kFreeHeadShare ? Preset::kHeads : Preset::kFast, 0};
+  const double free_heads = kFreeHeadShare + kFreeHeadsOfUnmatched * input.unmatched_share;
+  return {input.head_share <= free_heads ? Preset::kHeads : Preset::kFast, 0};
 }
 
 }  // namespace semshare

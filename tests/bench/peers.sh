@@ -3,9 +3,9 @@
 #
 #   tests/bench/peers.sh
 #
-# Arrow Flight (PyPI's pyarrow), Mooncake's transfer engine (its build without CUDA), Redis (Debian's
-# server, PyPI's client with its C parser) and FAISS (PyPI's faiss-cpu). Not needed to build, test or
-# run semshare.
+# Arrow Flight (PyPI's pyarrow), Mooncake's transfer engine (its build without CUDA), Redis
+# (Debian's server, PyPI's client with its C parser) and FAISS (PyPI's faiss-cpu). Not needed to
+# build, test or run semshare.
 set -euo pipefail
 # shellcheck source=deploy/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../../deploy/common.sh"

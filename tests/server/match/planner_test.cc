@@ -139,6 +139,20 @@ TEST(SummarizeTest, AStrayRunOrAnotherSourceOfThePrefixIsNoReordering) {
           .reordered);
 }
 
+// An edited source file is full of short lines that are found anywhere.
+TEST(SummarizeTest, ShortRunsFromElsewhereAreNoReordering) {
+  const auto mixed = [](int64_t tokens) {
+    std::vector<Segment> segments;
+    for (int64_t t = 0; t + 100 <= 1000; t += 100) {
+      segments.push_back({t, 0, t + 7, 80, SegmentKind::kExact});
+      segments.push_back({t + 80, 0, 990 - t, tokens, SegmentKind::kExact});
+    }
+    return Summarize(Of(segments), 1000);
+  };
+  EXPECT_FALSE(mixed(15).reordered);
+  EXPECT_TRUE(mixed(16).reordered);  // passages
+}
+
 TEST(KindOfTest, NamesWhatHappened) {
   const auto kind = [](const Alignment& alignment, MatchMode mode = MatchMode::kToken) {
     return KindOf(alignment, Summarize(alignment, 1000), mode);
@@ -375,8 +389,8 @@ TEST(PlanTest, AutoFollowsTheAlignment) {
     return MakePlan(alignment, request).preset;
   };
   EXPECT_EQ(chosen(Shifted(), 0.01), Preset::kHeads);
-  EXPECT_EQ(chosen(Edited(), 0.01), Preset::kBalanced);
-  EXPECT_EQ(chosen(Edited(), 0.02), Preset::kBalanced);
+  EXPECT_EQ(chosen(Edited(), 0.01), Preset::kFast);
+  EXPECT_EQ(chosen(Edited(), 0.0005), Preset::kBalanced);
   EXPECT_EQ(chosen(Edited(), 0.0001), Preset::kFaithful);
   EXPECT_EQ(chosen(Reordered(), 0.02), Preset::kBalanced);
   EXPECT_EQ(chosen(Reordered(), 0.001), Preset::kFaithful);
