@@ -1,7 +1,6 @@
 #include "server/match/grams.h"
 
 #include <algorithm>
-#include <deque>
 #include <limits>
 
 #include "server/match/mix.h"
@@ -76,16 +75,21 @@ double SharedTokens(absl::Span<const Gram> grams, absl::Span<const GramHit> hits
 std::vector<Gram> Winnow(absl::Span<const uint32_t> ids, const GramOptions& options) {
   const std::vector<uint64_t> hashes = HashGrams(ids, options);
   const auto count = static_cast<int64_t>(hashes.size());
+  if (count == 0) return {};
   const int64_t window = std::min<int64_t>(std::max(1, options.winnow_window), count);
   std::vector<Gram> kept;
-  std::deque<int64_t> rising;  // candidates of the window, hashes strictly ascending
-  for (int64_t i = 0; i < count; ++i) {
+  kept.reserve(static_cast<size_t>(2 * count / (window + 1) + 2));
+  int64_t smallest = -1;
+  for (int64_t i = window - 1; i < count; ++i) {
     // Of equal hashes the later one stays: it is in more of the windows to come.
-    while (!rising.empty() && hashes[rising.back()] >= hashes[i]) rising.pop_back();
-    rising.push_back(i);
-    if (rising.front() <= i - window) rising.pop_front();
-    if (i + 1 < window) continue;
-    const int64_t smallest = rising.front();
+    if (smallest <= i - window) {
+      smallest = i - window + 1;
+      for (int64_t j = smallest + 1; j <= i; ++j) {
+        if (hashes[j] <= hashes[smallest]) smallest = j;
+      }
+    } else if (hashes[i] <= hashes[smallest]) {
+      smallest = i;
+    }
     if (kept.empty() || kept.back().position != smallest) {
       kept.push_back({hashes[smallest], smallest});
     }

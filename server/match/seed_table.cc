@@ -57,8 +57,10 @@ SeedHasher::SeedHasher(absl::Span<const uint32_t> text, int64_t seed_tokens)
 SeedTable::SeedTable(absl::Span<const uint32_t> target, std::vector<int32_t> positions,
                      int64_t seed_tokens)
     : seed_tokens_(seed_tokens) {
-  int bits = 4;
-  while ((size_t{1} << bits) < positions.size() * 16) ++bits;
+  // Few seeds get far more buckets than they fill, so that most lookups end at an empty one; many
+  // get no more than what is cheap to clear.
+  int bits = 12;
+  while ((size_t{1} << bits) < positions.size() * 2) ++bits;
   shift_ = 64 - bits;
   begins_.assign((size_t{1} << bits) + 1, 0);
   if (positions.empty()) return;
