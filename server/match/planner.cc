@@ -222,11 +222,11 @@ PresetChoice PlanBuilder::Choose(const AlignmentStats& stats) const {
   if (request_.mode == MatchMode::kSemShareKv) return {Preset::kSemShareKv, 0};
   TokenSet heads = mandatory_;
   MarkAfterSeams(kHeadTokens, heads);
-  const auto all = static_cast<double>(tokens_);
   PolicyInput input;
   input.kl_target = request_.kl_target;
-  input.head_share = static_cast<double>(Count(heads) - Count(mandatory_)) / all;
-  input.unmatched_share = static_cast<double>(stats.unmatched_tokens) / all;
+  input.tokens = tokens_;
+  input.head_tokens = Count(heads) - Count(mandatory_);
+  input.unmatched_tokens = stats.unmatched_tokens;
   input.reordered = stats.reordered;
   input.fuzzy =
       std::any_of(alignment_.segments.begin(), alignment_.segments.end(),

@@ -32,16 +32,18 @@ constexpr double kLeastFuzzyShare = 0.045;
 // Below it pairs differ more than presets do.
 constexpr double kLeastPredictedKl = 0.0003;
 
-// Repairing the first tokens of the runs is nearly free where it adds little to what is computed
-// anyway.
-constexpr double kFreeHeadShare = 0.005;
-constexpr double kFreeHeadsOfUnmatched = 0.15;
+// In a shorter prompt each row weighs more.
+constexpr double kMeasuredTokens = 4000;
+// Repairing the first tokens of the runs costs next to nothing up to here: two seams.
+constexpr int64_t kFreeHeadTokens = 32;
 constexpr double kFaithfulShare = 0.20;
 
 double LeftAlone(const PolicyInput& input) {
   if (input.reordered) return kReorderedKl;
-  const double seen = std::max(0.0, input.unmatched_share - kUnseenShare);
-  return kOrderedFloor + kOrderedSlope * seen;
+  const auto tokens = static_cast<double>(input.tokens);
+  const double unmatched = static_cast<double>(input.unmatched_tokens) / tokens;
+  const double kl = kOrderedFloor + kOrderedSlope * std::max(0.0, unmatched - kUnseenShare);
+  return kl * std::max(1.0, kMeasuredTokens / tokens);
 }
 
 }  // namespace
@@ -60,8 +62,7 @@ PresetChoice ChoosePreset(const PolicyInput& input) {
   const double share = input.reordered ? choose(kReordered) : choose(kOrdered);
   if (share >= kFaithfulShare) return {Preset::kFaithful, share};
   if (share > 0) return {Preset::kBalanced, share};
-  const double free_heads = kFreeHeadShare + kFreeHeadsOfUnmatched * input.unmatched_share;
-  return {input.head_share <= free_heads ? Preset::kHeads : Preset::kFast, 0};
+  return {input.head_tokens <= kFreeHeadTokens ? Preset::kHeads : Preset::kFast, 0};
 }
 
 }  // namespace semshare

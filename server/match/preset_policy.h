@@ -12,11 +12,12 @@
 
 namespace semshare {
 
-// What the choice depends on. Shares are of the target's tokens.
+// What the choice depends on.
 struct PolicyInput {
   double kl_target = 0.01;  // nats, first token
-  double head_share = 0;    // tokens that kHeads would add
-  double unmatched_share = 0;
+  int64_t tokens = 0;       // of the target
+  int64_t head_tokens = 0;  // that kHeads would add
+  int64_t unmatched_tokens = 0;
   bool reordered = false;
   bool fuzzy = false;  // some rows come from other tokens
 };
@@ -28,6 +29,7 @@ struct PresetChoice {
   bool operator==(const PresetChoice&) const = default;
 };
 
+// REQUIRES: tokens > 0.
 PresetChoice ChoosePreset(const PolicyInput& input);
 
 }  // namespace semshare

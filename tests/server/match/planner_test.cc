@@ -388,7 +388,8 @@ TEST(PlanTest, AutoFollowsTheAlignment) {
     request.kl_target = kl_target;
     return MakePlan(alignment, request).preset;
   };
-  EXPECT_EQ(chosen(Shifted(), 0.01), Preset::kHeads);
+  EXPECT_EQ(chosen(Shifted(), 0.05), Preset::kHeads);
+  EXPECT_EQ(chosen(Shifted(), 0.01), Preset::kBalanced);  // a tenth of a short prompt is new
   EXPECT_EQ(chosen(Edited(), 0.01), Preset::kFast);
   EXPECT_EQ(chosen(Edited(), 0.0005), Preset::kBalanced);
   EXPECT_EQ(chosen(Edited(), 0.0001), Preset::kFaithful);
