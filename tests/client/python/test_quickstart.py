@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ from test_eval import no_cost_gate, tiny, tiny_folder
 import semshare
 from semshare import Client
 from semshare.quickstart import cli, scenario
-from semshare.quickstart.daemon import Daemon, DaemonError, remove_store
+from semshare.quickstart.daemon import Daemon, DaemonError, remove_store, sigterm_interrupts
 from semshare.texts import PromptPair
 
 __all__ = ["no_cost_gate", "tiny", "tiny_folder"]  # Fixtures.
@@ -100,6 +101,19 @@ def test_a_daemon_is_stopped_when_the_body_fails(tmp_path: Path, fake_server: Pa
         process = daemon._process
         raise KeyboardInterrupt
     assert process is not None and process.returncode == 0
+
+
+def test_sigterm_stops_the_daemon_too(tmp_path: Path, fake_server: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with (
+        pytest.raises(KeyboardInterrupt),
+        sigterm_interrupts(),
+        Daemon(fake_server, tmp_path / "data") as daemon,
+    ):
+        process = daemon._process
+        signal.raise_signal(signal.SIGTERM)
+    assert process is not None and process.returncode == 0
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_daemon_that_ignores_the_signal_is_killed(

@@ -26,7 +26,7 @@ from semshare.eval.run import CorpusRun, RunOptions
 from semshare.eval.store import StoreError
 from semshare.eval.variants import DEFAULT_VARIANTS, TIMED_VARIANTS, Variant
 from semshare.hf import load_model
-from semshare.quickstart.daemon import DaemonError
+from semshare.quickstart.daemon import DaemonError, sigterm_interrupts
 from semshare.texts import CORPUS_CLASSES, DocumentError, build_corpus
 
 __all__ = ["COMMANDS", "main"]
@@ -47,7 +47,8 @@ def main(arguments: Sequence[str]) -> int:
     options.shown = shown_command(arguments)
     progress = Progress()
     try:
-        status: int = COMMANDS[options.command](options, progress)
+        with sigterm_interrupts():
+            status: int = COMMANDS[options.command](options, progress)
     except (PairsError, ResultsError, DocumentError) as error:
         return _fail(progress, error, 2)
     except (StoreError, DaemonError, BrokerError, OSError) as error:

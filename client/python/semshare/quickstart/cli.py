@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -20,7 +18,7 @@ from semshare.eval.prefill import FullPrefill
 from semshare.eval.progress import Progress
 from semshare.eval.report import format_kl, format_table
 from semshare.hf import CachedModel, load_model
-from semshare.quickstart.daemon import Daemon, DaemonError, remove_store
+from semshare.quickstart.daemon import Daemon, DaemonError, remove_store, sigterm_interrupts
 from semshare.quickstart.scenario import (
     SEED,
     SUMMARY_HEADER,
@@ -75,9 +73,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the quickstart; returns the exit status."""
     options = parse_arguments(arguments)
     progress = Progress()
-    previous = signal.signal(signal.SIGTERM, _raise_interrupt)
     try:
-        _run(options, progress)
+        with sigterm_interrupts():
+            _run(options, progress)
     except (QuickstartError, DaemonError, DocumentError, BrokerError, OSError) as error:
         progress.done()
         print(f"\nsemshare.quickstart: {error}", file=sys.stderr)
@@ -86,14 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         progress.done()
         print("\nsemshare.quickstart: interrupted, the broker is stopped", file=sys.stderr)
         return 130
-    finally:
-        signal.signal(signal.SIGTERM, previous)
     return 0
-
-
-def _raise_interrupt(number: int, frame: FrameType | None) -> None:
-    # SIGTERM would otherwise end this process and leave the broker running.
-    raise KeyboardInterrupt
 
 
 def _run(options: argparse.Namespace, progress: Progress) -> None:

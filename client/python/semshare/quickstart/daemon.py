@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 
 from semshare.client import BrokerError, Client
 
-__all__ = ["Daemon", "DaemonError", "remove_store"]
+__all__ = ["Daemon", "DaemonError", "remove_store", "sigterm_interrupts"]
 
 # The broker touches all of its memory before it answers, which takes long on a busy machine.
 _START_S = 180.0
@@ -24,6 +27,21 @@ _TAIL_LINES = 20
 
 class DaemonError(Exception):
     """The broker did not start, or stopped by itself; the message holds the end of its log."""
+
+
+@contextlib.contextmanager
+def sigterm_interrupts() -> Iterator[None]:
+    """SIGTERM raises `KeyboardInterrupt` meanwhile: otherwise it would end this process and leave
+    its brokers running. For the main thread."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 class Daemon:
