@@ -157,7 +157,7 @@ absl::Status CandidateIndexImpl::Add(const ReferenceId& id, absl::Span<const uin
     if (signatures == absl::MakeConstSpan(held.codes)) return absl::OkStatus();
   }
   const uint32_t slot = slots_.Take();
-  const absl::Status filled = Fill(slot, id, token_ids, signatures);
+  absl::Status filled = Fill(slot, id, token_ids, signatures);
   if (!filled.ok()) {
     slots_.GiveBack(slot);
     return filled;
