@@ -174,6 +174,25 @@ class RegionStreamTest : public ::testing::TestWithParam<BackendCase> {
     }
   }
 
+  void Clear() { std::fill_n(memory_.as<float>(), kLayers * 2 * kMaxTokens * kRowFloats, 0.0F); }
+
+  // The document is put and read behind other tokens: every row arrives, none within a message.
+  void ExpectNoPayload() {
+    Put(document_);
+    Clear();
+    const Ids target = Shifted();
+    const v1::Match match = Find(target);
+    EXPECT_EQ(match.kind(), v1::RESULT_KIND_SHIFTED);
+    int last_layer;
+    const grpc::Status status = Read(ReadRequest(match), &last_layer);
+    ASSERT_TRUE(status.ok()) << status.error_message();
+    EXPECT_EQ(last_layer, kLayers - 1);
+    ASSERT_NO_FATAL_FAILURE(ExpectRows(match, target));
+    EXPECT_EQ(broker_->metrics().put_bytes.load(), 500u * kLayers * 2 * kRowBytes);
+    EXPECT_EQ(broker_->metrics().read_bytes.load(),
+              uint64_t{match.matched_tokens()} * kLayers * 2 * kRowBytes);
+  }
+
   // A target that holds the document behind 70 other tokens.
   Ids Shifted() const {
     Ids target = RandomIds(70, 2);

@@ -25,6 +25,25 @@ using testing::TempDir;
 
 constexpr int64_t kBytes = 1 << 16;
 
+// A message, and how many descriptors come with it.
+struct Case {
+  std::string message;
+  int files;
+};
+
+// Each is answered with INVALID_ARGUMENT, and the connection stays.
+void ExpectRefused(ShmConnection& connection, const SharedMemory& memory,
+                   const std::vector<Case>& cases) {
+  for (const Case& each : cases) {
+    const std::string bytes = connection.Exchange(each.message, memory.fd(), each.files);
+    ShmAnswer answer;
+    ASSERT_EQ(bytes.size(), sizeof(answer));
+    std::memcpy(&answer, bytes.data(), sizeof(answer));
+    EXPECT_EQ(answer.code, static_cast<uint32_t>(absl::StatusCode::kInvalidArgument))
+        << answer.message;
+  }
+}
+
 class ShmSocketTest : public ::testing::Test {
  protected:
   std::string path() const { return dir_.path() + "/shm.sock"; }
@@ -77,21 +96,10 @@ TEST_F(ShmSocketTest, MessagesThatAreNoneOfOursAreRefused) {
   hello.bytes = UINT64_MAX;
   const std::string huge(reinterpret_cast<const char*>(&hello), sizeof(hello));
   ShmConnection connection(path());
-  struct Case {
-    std::string message;
-    int files;
-  };
   const std::vector<Case> cases = {
       {"x", 1},  {good.substr(1), 1}, {good + "x", 1}, {std::string(16, 'x'), 1},
       {good, 0}, {good, 2},           {good, 4},       {huge, 1}};
-  for (const Case& each : cases) {
-    const std::string bytes = connection.Exchange(each.message, memory.fd(), each.files);
-    ShmAnswer answer;
-    ASSERT_EQ(bytes.size(), sizeof(answer));
-    std::memcpy(&answer, bytes.data(), sizeof(answer));
-    EXPECT_EQ(answer.code, static_cast<uint32_t>(absl::StatusCode::kInvalidArgument))
-        << answer.message;
-  }
+  ASSERT_NO_FATAL_FAILURE(ExpectRefused(connection, memory, cases));
   EXPECT_EQ(regions_.stats().regions, 0);
   EXPECT_TRUE(connection.Register(memory).ok());
 }
@@ -134,10 +142,6 @@ TEST_F(ShmSocketTest, BadMessagesAboutAGpuAreRefused) {
   empty.bytes = 0;
   CudaHello other = hello;  // the magic of the other message
   std::memcpy(other.magic, kShmMagic, sizeof(kShmMagic));
-  struct Case {
-    std::string message;
-    int files;
-  };
   const std::vector<Case> cases = {{good, 1},
                                    {good.substr(1), 0},
                                    {good.substr(0, good.size() - 1), 0},
@@ -149,14 +153,7 @@ TEST_F(ShmSocketTest, BadMessagesAboutAGpuAreRefused) {
                                    {bytes_of(huge), 0},
                                    {bytes_of(empty), 0}};
   ShmConnection connection(path());
-  for (const Case& each : cases) {
-    const std::string bytes = connection.Exchange(each.message, memory.fd(), each.files);
-    ShmAnswer answer;
-    ASSERT_EQ(bytes.size(), sizeof(answer));
-    std::memcpy(&answer, bytes.data(), sizeof(answer));
-    EXPECT_EQ(answer.code, static_cast<uint32_t>(absl::StatusCode::kInvalidArgument))
-        << answer.message;
-  }
+  ASSERT_NO_FATAL_FAILURE(ExpectRefused(connection, memory, cases));
   EXPECT_EQ(regions_.stats().regions, 0);
   EXPECT_EQ(backend_->open_peers(), 0);
   EXPECT_TRUE(connection.Register(handle).ok());
