@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from semshare.texts.chat import SYSTEM, ChatPrompt, Conversation
 from semshare.texts.documents import Document, document, document_license, fit
@@ -110,6 +111,19 @@ def build_corpus(seed: int, count: Count) -> Iterator[CorpusPair]:
     yield from build.versions("types.py", "8.0.1", "8.1.7", LONGEST)
 
 
+def _pair(
+    before: ChatPrompt | Conversation, after: ChatPrompt | Conversation, **rest: Any
+) -> CorpusPair:
+    """`after` over the reference `before`; `rest` are the other fields."""
+    return CorpusPair(
+        reference=(before.text(),),
+        target=after.text(),
+        reference_tail=before.tail(),
+        tail=after.tail(),
+        **rest,
+    )
+
+
 class _Builder:
     """Makes pairs; every random choice follows from the corpus's seed and the pair's place."""
 
@@ -124,15 +138,13 @@ class _Builder:
         before = maker.reference()
         for kind in (*_EDITS, "unrelated"):
             after = maker.prompt(kind)
-            yield CorpusPair(
+            yield _pair(
+                before,
+                after,
                 name=f"{kind}/{name}/{length}",
                 kind=kind,
                 length=length,
                 group=f"edited/{name}/{length}",
-                reference=(before.text(),),
-                target=after.text(),
-                reference_tail=before.tail(),
-                tail=after.tail(),
                 text=name,
                 license=document_license(name),
                 seed=self._seed,
@@ -145,15 +157,13 @@ class _Builder:
         for kind, share in _REWORDED.items():
             text = reword(source, share, self._seed)
             after = ChatPrompt(SYSTEM, text, _BOOK_QUESTION)
-            yield CorpusPair(
+            yield _pair(
+                before,
+                after,
                 name=f"{kind}/{book}/{length}",
                 kind=kind,
                 length=length,
                 group=f"reworded/{book}/{length}",
-                reference=(before.text(),),
-                target=after.text(),
-                reference_tail=before.tail(),
-                tail=after.tail(),
                 text=f"{book}, World English Bible and King James Version",
                 license=TRANSLATIONS_LICENSE,
                 seed=self._seed,
@@ -167,15 +177,13 @@ class _Builder:
         texts = [fit(each, limit, self._count).text for each in (pair.old, pair.new)]
         before, after = (ChatPrompt(SYSTEM, text, pair.new.questions[0]) for text in texts)
         name = f"versions/{file}-{old}-{new}/{length}"
-        yield CorpusPair(
+        yield _pair(
+            before,
+            after,
             name=name,
             kind="versions",
             length=length,
             group=name,
-            reference=(before.text(),),
-            target=after.text(),
-            reference_tail=before.tail(),
-            tail=after.tail(),
             text=f"click/{file}, {old} and {new}",
             license=VERSIONS_LICENSE,
             seed=self._seed,
@@ -232,15 +240,13 @@ class _Builder:
         before = Conversation(SYSTEM, tuple(turns[:-1]), asked[-1])
         after = Conversation(SYSTEM, tuple(turns), "Which of these parts is the most important?")
         pair_name = f"chat/{name}/{length}"
-        yield CorpusPair(
+        yield _pair(
+            before,
+            after,
             name=pair_name,
             kind="chat",
             length=length,
             group=pair_name,
-            reference=(before.text(),),
-            target=after.text(),
-            reference_tail=before.tail(),
-            tail=after.tail(),
             text=name,
             license=document_license(name),
             seed=self._seed,
@@ -259,16 +265,14 @@ class _Builder:
                 ("needle", ChatPrompt(SYSTEM, source.text, source.questions[0])),
                 ("number", ChatPrompt(SYSTEM, old, needle.question)),
             ):
-                yield CorpusPair(
+                yield _pair(
+                    before,
+                    after,
                     name=f"{kind}/{name}-{place}/{length}",
                     kind=kind,
                     length=length,
                     # Apart, or a reference of one would serve the other.
                     group=f"{kind}/{name}/{length}",
-                    reference=(before.text(),),
-                    target=after.text(),
-                    reference_tail=before.tail(),
-                    tail=after.tail(),
                     text=name,
                     license=document_license(name),
                     seed=seed,
