@@ -59,7 +59,6 @@ void SetPlan(const Plan& plan, v1::RecomputePlan* message) {
       schedule->add_recompute_tokens(static_cast<uint32_t>(tokens));
     }
     const PaperOptions paper;
-    schedule->set_high_deviation_share(paper.high_deviation_share);
     schedule->set_attention_recovery(paper.attention_recovery);
     schedule->set_hot_weight(paper.hot_weight);
     schedule->set_cold_weight(paper.cold_weight);
@@ -222,7 +221,6 @@ MatchOutcome ToOutcome(const v1::MatchOutcome& outcome) {
   value.kind = static_cast<ResultKind>(kind < 0 || kind >= kResultKinds ? 0 : kind);
   value.recomputed_token_layers = outcome.recomputed_token_layers();
   value.seconds_saved = outcome.seconds_saved();
-  if (outcome.has_shadow_kl()) value.shadow_kl = outcome.shadow_kl();
   value.fallback_reason = outcome.fallback_reason();
   return value;
 }
