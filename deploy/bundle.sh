@@ -7,6 +7,7 @@
 #   lib/           the shared libraries they need, found by a relative RPATH; not glibc, not the
 #                  driver, and not cuBLAS, which alone is ten times the limit below
 #   python/        the Python client with its generated code: pip install ./python
+#   bench/         gpu_ttft_bench.py, which needs it
 #   run-check.sh   says what the machine lacks; with --run it runs the conformance tests
 #
 # Builds the release preset first; takes the CUDA backend where nvcc is. Needs patchelf, and the
@@ -85,6 +86,8 @@ copy_python() {
   "$semshare_venv/bin/python" -m grpc_tools.protoc -I "$semshare_root/proto" \
     --python_out="$1/python" --pyi_out="$1/python" --grpc_python_out="$1/python" \
     "$semshare_root"/proto/semshare/v1/*.proto
+  mkdir -p "$1/bench"
+  cp "$semshare_root"/tests/bench/{gpu_ttft_bench,command}.py "$1/bench/"
   find "$1/python" -name __pycache__ -prune -exec rm -rf {} +
 }
 

@@ -94,6 +94,7 @@ struct FindRequest {
   CostModel cost;
   double minimum_gain = 0;
   int64_t question_tokens = 0;  // 0: 20
+  PaperOptions paper;           // kSemShareKv
 };
 
 // Values of the contract's NoMatchReason.

@@ -136,6 +136,7 @@ absl::Status Broker::CheckFind(const Model& model, const FindRequest& request) c
   if (request.minimum_gain > 0 && request.cost.prefill.empty()) {
     return absl::InvalidArgumentError("minimum_gain: needs worker_cost");
   }
+  SEMSHARE_RETURN_IF_ERROR(CheckPaperOptions(request.paper));
   return CheckCost(request.cost, options_.limits);
 }
 
@@ -223,8 +224,7 @@ absl::StatusOr<Broker::Found> Broker::FindSources(const Model& model, const Find
 
 absl::StatusOr<Broker::Found> Broker::AlignPaper(const Model& model, const FindRequest& request,
                                                  std::vector<ReferencePtr> sources, int distance) {
-  const PaperOptions paper;
-  if (PaperSimilarity(distance, paper) < paper.similarity_trigger) return Found{};
+  if (PaperSimilarity(distance, request.paper) < request.paper.similarity_trigger) return Found{};
   Found found;
   SEMSHARE_ASSIGN_OR_RETURN(
       found.alignment,
@@ -287,6 +287,7 @@ Plan Broker::PlanFor(const Model& model, const FindRequest& request, const Found
   plan.question_tokens = QuestionTokens(request);
   plan.importance = importance;
   plan.sigma_limit = options_.sigma_limit;
+  plan.paper = request.paper;
   plan.seed = found.references[0]->manifest.id.low;
   return MakePlan(found.alignment, plan);
 }

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
 #include "kernels/base/status_macros.h"
 
 namespace semshare {
@@ -52,6 +53,30 @@ Alignment FromMapping(absl::Span<const uint32_t> target, absl::Span<const uint32
 
 }  // namespace
 
+absl::Status CheckPaperOptions(const PaperOptions& options) {
+  struct Named {
+    const char* name;
+    double value;
+    bool positive;  // 0 makes no sense
+  };
+  // Comparisons that a NaN fails.
+  if (!(options.distance_scale > 0 && options.distance_scale <= 1e6)) {
+    return absl::InvalidArgumentError("semsharekv.distance_scale: must be in (0, 1e6]");
+  }
+  for (const Named& each : {Named{"similarity_trigger", options.similarity_trigger, false},
+                            Named{"high_deviation_share", options.high_deviation_share, true},
+                            Named{"attention_recovery", options.attention_recovery, true},
+                            Named{"hot_weight", options.hot_weight, true},
+                            Named{"cold_weight", options.cold_weight, false},
+                            Named{"alpha_recompute", options.alpha_recompute, true},
+                            Named{"alpha_retain", options.alpha_retain, true}}) {
+    if (each.value <= 1 && (each.positive ? each.value > 0 : each.value >= 0)) continue;
+    return absl::InvalidArgumentError(absl::StrCat("semsharekv.", each.name, ": must be in ",
+                                                   each.positive ? "(0, 1]" : "[0, 1]"));
+  }
+  return absl::OkStatus();
+}
+
 double PaperSimilarity(int32_t signature_distance, const PaperOptions& options) {
   const double distance = static_cast<double>(signature_distance) / options.distance_scale;
   return std::clamp(1.0 - distance, 0.0, 1.0);
@@ -87,10 +112,12 @@ std::vector<int64_t> PaperSchedule(int64_t target_tokens, int layers, int64_t ma
                                    const PaperOptions& options) {
   std::vector<int64_t> schedule;
   double share = 1.0;
+  double limit = 1.0;  // layer 0 computes every token, to see which deviate
   for (int layer = 0; layer < layers; ++layer) {
-    const auto tokens = std::llround(static_cast<double>(target_tokens) * share);
+    const auto tokens = std::llround(static_cast<double>(target_tokens) * std::min(share, limit));
     schedule.push_back(std::min(target_tokens, std::max<int64_t>(mandatory, tokens)));
     share *= options.alpha_recompute;
+    limit = options.high_deviation_share;
   }
   return schedule;
 }

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "server/match/embedding_space.h"
@@ -14,15 +15,8 @@
 
 namespace semshare {
 
-struct PaperOptions {
-  double distance_scale = 30.0;  // d = distance / 30, similarity = clip(1 - d, 0, 1)
-  double similarity_trigger = 0.8;
-  double high_deviation_share = 0.4;
-  double attention_recovery = 0.55;
-  double hot_weight = 0.5;
-  double cold_weight = 0.1;
-  double alpha_recompute = 0.79;  // layer l computes T * alpha^l tokens
-};
+// OK, or INVALID_ARGUMENT naming the first number that makes no sense.
+absl::Status CheckPaperOptions(const PaperOptions& options);
 
 // clip(1 - distance / distance_scale, 0, 1).
 double PaperSimilarity(int32_t signature_distance, const PaperOptions& options);
@@ -33,8 +27,8 @@ double PaperSimilarity(int32_t signature_distance, const PaperOptions& options);
 absl::StatusOr<Alignment> PaperAlign(const PromptView& target, const PromptView& source,
                                      EmbeddingSpace& space);
 
-// Tokens that each layer computes: the whole prompt at layer 0, then T * alpha^l, at least
-// `mandatory`.
+// Tokens that each layer computes: the whole prompt at layer 0, then T * alpha^l, at most the
+// high-deviation tokens, at least `mandatory`.
 std::vector<int64_t> PaperSchedule(int64_t target_tokens, int layers, int64_t mandatory,
                                    const PaperOptions& options);
 

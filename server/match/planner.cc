@@ -184,7 +184,8 @@ Plan PlanBuilder::Build() {
         break;
       case Preset::kSemShareKv:
         plan_.recompute_tokens =
-            PaperSchedule(tokens_, request_.layers, Count(mandatory_), PaperOptions());
+            PaperSchedule(tokens_, request_.layers, Count(mandatory_), request_.paper);
+        plan_.paper = request_.paper;
         break;
     }
     if (plan_.preset != Preset::kSemShareKv) AddSentinels();

@@ -30,7 +30,8 @@ struct PlanRequest {
   // Importance of each target token, carried over from the sources by the alignment (0 where
   // unmatched), or empty: not stored.
   absl::Span<const float> importance;
-  uint64_t seed = 0;  // of the sentinels
+  uint64_t seed = 0;   // of the sentinels
+  PaperOptions paper;  // kSemShareKv
 };
 
 inline constexpr double kReorderedShare = 0.02;

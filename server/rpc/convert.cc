@@ -58,10 +58,13 @@ void SetPlan(const Plan& plan, v1::RecomputePlan* message) {
     for (const int64_t tokens : plan.recompute_tokens) {
       schedule->add_recompute_tokens(static_cast<uint32_t>(tokens));
     }
-    const PaperOptions paper;
-    schedule->set_attention_recovery(paper.attention_recovery);
-    schedule->set_hot_weight(paper.hot_weight);
-    schedule->set_cold_weight(paper.cold_weight);
+    schedule->set_attention_recovery(plan.paper.attention_recovery);
+    schedule->set_hot_weight(plan.paper.hot_weight);
+    schedule->set_cold_weight(plan.paper.cold_weight);
+    if (plan.paper.retain) {
+      schedule->set_alpha_retain(plan.paper.alpha_retain);
+      schedule->set_least_retained(plan.paper.least_retained);
+    }
   }
   for (const int64_t sentinel : plan.sentinels) {
     message->add_sentinels(static_cast<uint32_t>(sentinel));
@@ -97,6 +100,22 @@ void SetMatch(const MatchResult& result, v1::Match* message) {
   predicted->set_transfer_bytes(static_cast<uint64_t>(result.transfer_bytes));
   predicted->set_reuse_seconds(result.predicted.reuse_seconds);
   predicted->set_prefill_seconds(result.predicted.prefill_seconds);
+}
+
+PaperOptions ToPaperOptions(const v1::SemShareKvOptions& message) {
+  PaperOptions paper;
+  if (message.has_distance_scale()) paper.distance_scale = message.distance_scale();
+  if (message.has_similarity_trigger()) paper.similarity_trigger = message.similarity_trigger();
+  if (message.has_high_deviation_share()) {
+    paper.high_deviation_share = message.high_deviation_share();
+  }
+  if (message.has_attention_recovery()) paper.attention_recovery = message.attention_recovery();
+  if (message.has_hot_weight()) paper.hot_weight = message.hot_weight();
+  if (message.has_cold_weight()) paper.cold_weight = message.cold_weight();
+  if (message.has_alpha_recompute()) paper.alpha_recompute = message.alpha_recompute();
+  if (message.has_alpha_retain()) paper.alpha_retain = message.alpha_retain();
+  if (message.has_retain()) paper.retain = message.retain();
+  return paper;
 }
 
 }  // namespace
@@ -195,6 +214,12 @@ absl::StatusOr<FindRequest> ToFindRequest(const v1::FindMatchRequest& request) {
       request.max_references() > INT16_MAX ? INT16_MAX : static_cast<int>(request.max_references());
   find.minimum_gain = request.minimum_gain();
   find.question_tokens = request.question_tokens();
+  if (request.has_semsharekv()) {
+    if (find.mode != MatchMode::kSemShareKv) {
+      return absl::InvalidArgumentError("semsharekv: goes with MATCH_MODE_SEMSHAREKV only");
+    }
+    find.paper = ToPaperOptions(request.semsharekv());
+  }
   for (const auto& point : request.worker_cost().prefill()) {
     find.cost.prefill.push_back({point.tokens(), point.seconds()});
   }

@@ -49,6 +49,7 @@ bench_fidelity() {
   run=(run --corpus "$work" --semshared "$semshared" --out "$results")
   run_eval corpus --out "$work"
   run_eval "${run[@]}"
+  run_eval "${run[@]}" --variants ablation --lengths 4300 --first 1
   run_eval "${run[@]}" --timings 5
   run_eval fidelity --results "$results" --out "$semshare_root/docs/fidelity.md"
 }

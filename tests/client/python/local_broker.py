@@ -345,8 +345,13 @@ def make_plan(
     if preset == pb.PRESET_SEMSHAREKV:
         match.kind = pb.RESULT_KIND_SEMSHAREKV
         layers = broker.models[request.model].layers
-        counts = [tokens] + [max(question, int(tokens * 0.805**n)) for n in range(1, layers)]
-        plan.semsharekv.recompute_tokens.extend(counts)
+        share = [min(0.4, 0.825**n) for n in range(1, layers)]
+        plan.semsharekv.recompute_tokens.append(tokens)
+        plan.semsharekv.recompute_tokens.extend(max(question, int(tokens * each)) for each in share)
+        plan.semsharekv.attention_recovery = 0.55
+        plan.semsharekv.hot_weight, plan.semsharekv.cold_weight = 0.5, 0.1
+        if request.semsharekv.retain or not request.semsharekv.HasField("retain"):
+            plan.semsharekv.alpha_retain, plan.semsharekv.least_retained = 0.977, 0.8
         _add_ranges(plan.mandatory, mandatory)
         return
     prior = seam_prior(pieces, tokens)

@@ -20,7 +20,7 @@ from semshare.eval.corpus import CORPUS_FILE, corpus_digest, read_corpus, write_
 from semshare.eval.corpus_cli import shown_command
 from semshare.eval.oracle import Oracle
 from semshare.eval.results import Results, ResultsError
-from semshare.eval.variants import Variant, applies
+from semshare.eval.variants import ABLATION_VARIANTS, Variant, applies
 from semshare.hf import CachedModel, load_model
 from semshare.hf.cache import plane_rows
 from semshare.hf.rotary import HALF_SPLIT, INTERLEAVED, RotaryRange, RotaryTable, rotate_rows
@@ -228,6 +228,22 @@ def test_results_go_on_after_an_interruption(tmp_path: Path) -> None:
         path.write_text(bad)
         with pytest.raises(ResultsError, match=":1:"):
             Results(path)
+
+
+def test_variants_of_the_paper_name_their_numbers() -> None:
+    name = "semsharekv+alpha_recompute=0.9+retain=0"
+    variant = Variant.parse(name)
+    assert variant.name == name
+    assert variant.preset.paper == (("alpha_recompute", 0.9), ("retain", 0.0))
+    for wrong in (
+        "fast+retain=0",
+        "semsharekv+nothing=1",
+        "semsharekv+retain",
+        "semsharekv+retain=x",
+    ):
+        with pytest.raises(ValueError):
+            Variant.parse(wrong)
+    assert [Variant.parse(each).name for each in ABLATION_VARIANTS.split(",")]
 
 
 def test_variants_say_where_they_apply() -> None:

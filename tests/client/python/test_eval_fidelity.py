@@ -167,6 +167,36 @@ def test_the_paper_is_compared_at_equal_recompute() -> None:
     assert Report([RUN, *missed]).paper_ratios() == []
 
 
+def test_the_gate_counts_a_plan_once_and_controls_apart() -> None:
+    rows = [RUN]
+    for place, name in enumerate(("a", "b", "c", "d", "e")):
+        kl = 0.001 * (place + 1)
+        for variant in ("auto", "fast"):  # the same plan
+            row = fidelity(f"words/{name}", variant, kl, computed=0.05)
+            rows.append(row | {"sentinel_sigma": (place + 1) / 10})
+        rows.append(fidelity(f"words/{name}", "zero", 8.0) | {"sentinel_sigma": 2.0})
+    together, auto, fast, zero = Report(rows).gates()
+    assert (together.name, together.runs) == ("all presets", 5)
+    assert together.first == pytest.approx(1.0)
+    assert (auto.runs, fast.runs) == (5, 5)
+    assert together.above == 2, "0.4 and 0.5 are above the delivered 0.3; 0.3 itself is not"
+    assert (zero.name, zero.above, zero.first) == ("`zero`", 5, 0.0)
+    text = render(Report(rows), [])
+    assert "| all presets | 5 | 1.00 |" in text
+    assert "| `zero` | 5 | 0.00 | 0.00 | 2.000 [2.000, 2.000] | 5 of 5 |" in text
+
+
+def test_the_ablation_shows_what_is_left_of_the_kv() -> None:
+    assert "what each part does" not in render(Report([RUN, fidelity("words/a", "auto", 0.1)]), [])
+    whole = fidelity("words/a", "auto", 0.1)
+    half = fidelity("words/a", "semsharekv", 0.5, kind="semsharekv")
+    half["kv_bytes"] = whole["kv_bytes"] // 2
+    kept = fidelity("words/a", "semsharekv+retain=0", 0.4, kind="semsharekv")
+    text = render(Report([RUN, whole, half, kept]), [])
+    line = next(line for line in text.splitlines() if "KV 50%" in line)
+    assert "KV 100%" in line
+
+
 def answer_rows(count: int, wrong: int) -> list[dict[str, Any]]:
     return [
         fidelity(

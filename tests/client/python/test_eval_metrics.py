@@ -10,9 +10,21 @@ import pytest
 import torch
 
 from semshare.eval import Measurement, Preset, agreement, kl_divergence
+from semshare.eval.metrics import spearman
 from semshare.eval.plot import draw
 from semshare.eval.progress import Progress
 from semshare.eval.report import format_kl, format_table, json_line, results_table
+
+
+def test_spearman_is_of_ranks() -> None:
+    assert spearman([1.0, 2.0, 3.0], [1.0, 10.0, 100.0]) == pytest.approx(1.0)
+    assert spearman([1.0, 2.0, 3.0], [3.0, 2.0, 1.0]) == pytest.approx(-1.0)
+    # Ranks 0 1.5 1.5 3 against 0 1 2 3.
+    assert spearman([1, 2, 2, 5], [1, 2, 3, 4]) == pytest.approx(4.5 / (4.5 * 5) ** 0.5)
+    assert spearman([1.0, 1.0], [1.0, 2.0]) == 0.0
+    with pytest.raises(ValueError, match="no correlation"):
+        spearman([1.0], [1.0])
+
 
 MEASUREMENT = Measurement(
     pair="moved",

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <numeric>
 #include <random>
 
@@ -13,6 +14,7 @@ namespace semshare {
 namespace {
 
 using testing::ElementsAre;
+using testing::HasSubstr;
 using testing::IsEmpty;
 
 TEST(PaperSimilarityTest, IsClipped) {
@@ -26,15 +28,49 @@ TEST(PaperScheduleTest, FallsToTheMandatoryTokens) {
   const std::vector<int64_t> schedule = PaperSchedule(1000, 30, 20, PaperOptions());
   ASSERT_EQ(schedule.size(), 30u);
   EXPECT_EQ(schedule[0], 1000);
-  EXPECT_EQ(schedule[1], 790);
+  EXPECT_EQ(schedule[1], 400) << "no more than deviate much";
+  EXPECT_EQ(schedule[5], 382);
   for (size_t l = 1; l < schedule.size(); ++l) EXPECT_LE(schedule[l], schedule[l - 1]);
   EXPECT_EQ(schedule.back(), 20);
-  // 0.79 over 30 layers is the share that the paper's speed-up needs.
+  // 16 % of the pairs over 30 layers is the share that the paper's speed-up needs.
   const double pairs =
       static_cast<double>(std::accumulate(schedule.begin(), schedule.end(), int64_t{0}));
   EXPECT_NEAR(pairs / 30000, 0.16, 0.01);
   EXPECT_THAT(PaperSchedule(10, 2, 50, PaperOptions()), ElementsAre(10, 10));
   EXPECT_THAT(PaperSchedule(10, 0, 5, PaperOptions()), IsEmpty());
+  PaperOptions all;
+  all.high_deviation_share = 1;
+  all.alpha_recompute = 0.5;
+  EXPECT_THAT(PaperSchedule(1000, 4, 20, all), ElementsAre(1000, 500, 250, 125));
+}
+
+TEST(PaperOptionsTest, NumbersThatMakeNoSenseAreNamed) {
+  EXPECT_TRUE(CheckPaperOptions(PaperOptions()).ok());
+  struct Wrong {
+    double PaperOptions::*field;
+    const char* name;
+    bool zero_is_fine;
+  };
+  for (const Wrong& wrong :
+       {Wrong{&PaperOptions::distance_scale, "distance_scale", false},
+        Wrong{&PaperOptions::similarity_trigger, "similarity_trigger", true},
+        Wrong{&PaperOptions::high_deviation_share, "high_deviation_share", false},
+        Wrong{&PaperOptions::attention_recovery, "attention_recovery", false},
+        Wrong{&PaperOptions::hot_weight, "hot_weight", false},
+        Wrong{&PaperOptions::cold_weight, "cold_weight", true},
+        Wrong{&PaperOptions::alpha_recompute, "alpha_recompute", false},
+        Wrong{&PaperOptions::alpha_retain, "alpha_retain", false}}) {
+    for (const double value : {-0.1, 2e6, std::nan("")}) {
+      PaperOptions options;
+      options.*wrong.field = value;
+      const absl::Status status = CheckPaperOptions(options);
+      EXPECT_TRUE(absl::IsInvalidArgument(status)) << status;
+      EXPECT_THAT(status.message(), HasSubstr(wrong.name));
+    }
+    PaperOptions options;
+    options.*wrong.field = 0;
+    EXPECT_EQ(CheckPaperOptions(options).ok(), wrong.zero_is_fine) << wrong.name;
+  }
 }
 
 class PaperAlignTest : public testing::TestWithParam<TestBackend> {

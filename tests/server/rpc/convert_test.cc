@@ -77,6 +77,17 @@ TEST(ConvertRequestTest, DefaultsAndUnknownValues) {
   find.set_mode(static_cast<v1::MatchMode>(77));
   EXPECT_TRUE(absl::IsInvalidArgument(ToFindRequest(find).status()));
 
+  find.set_mode(v1::MATCH_MODE_TOKEN);
+  find.mutable_semsharekv()->set_retain(false);
+  EXPECT_TRUE(absl::IsInvalidArgument(ToFindRequest(find).status())) << "another mode's numbers";
+  find.set_mode(v1::MATCH_MODE_SEMSHAREKV);
+  find.mutable_semsharekv()->set_alpha_recompute(0.5);
+  const auto paper = ToFindRequest(find);
+  ASSERT_TRUE(paper.ok()) << paper.status();
+  EXPECT_FALSE(paper->paper.retain);
+  EXPECT_EQ(paper->paper.alpha_recompute, 0.5);
+  EXPECT_EQ(paper->paper.hot_weight, PaperOptions().hot_weight) << "what is not set is the paper's";
+
   const BackendInfo cpu{"cpu", ""};
   const BackendInfo gpu{"cuda", "", /*opens_peer_memory=*/true};
   v1::BeginPutRequest put;

@@ -24,7 +24,12 @@ from semshare.eval.progress import Progress
 from semshare.eval.results import Results, ResultsError
 from semshare.eval.run import CorpusRun, RunOptions
 from semshare.eval.store import StoreError
-from semshare.eval.variants import DEFAULT_VARIANTS, TIMED_VARIANTS, Variant
+from semshare.eval.variants import (
+    ABLATION_VARIANTS,
+    DEFAULT_VARIANTS,
+    TIMED_VARIANTS,
+    Variant,
+)
 from semshare.hf import load_model
 from semshare.quickstart.daemon import DaemonError, sigterm_interrupts
 from semshare.texts import CORPUS_CLASSES, DocumentError, build_corpus
@@ -94,7 +99,11 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     add("--semshared", required=True, type=Path, help="the broker's binary")
     add("--out", required=True, type=Path, help="JSON lines, appended")
     add("--model", default="smollm2", help="smollm2, a folder, a GGUF file, or a name")
-    add("--variants", help=f"default {DEFAULT_VARIANTS}; with --timings {TIMED_VARIANTS}")
+    add(
+        "--variants",
+        help=f"default {DEFAULT_VARIANTS}; with --timings {TIMED_VARIANTS}; "
+        f"'ablation': {ABLATION_VARIANTS}",
+    )
     add("--timings", type=int, default=0, help="timed rounds of each pair instead of fidelity")
     add("--classes", default=",".join(CORPUS_CLASSES), help="classes, separated by commas")
     add("--lengths", help="nominal lengths, separated by commas (default: all)")
@@ -126,7 +135,7 @@ def _tokenizer(name: str) -> Any:
 def _run(options: argparse.Namespace, progress: Progress) -> int:
     try:
         default = TIMED_VARIANTS if options.timings else DEFAULT_VARIANTS
-        names = (options.variants or default).split(",")
+        names = (options.variants or default).replace("ablation", ABLATION_VARIANTS).split(",")
         variants = tuple(dict.fromkeys(map(Variant.parse, names)))
     except ValueError as error:
         raise PairsError(f"--variants: {error}") from error

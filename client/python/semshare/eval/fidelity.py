@@ -8,12 +8,24 @@ from dataclasses import dataclass
 from typing import Any
 
 from semshare.eval.bootstrap import Interval, median_interval
+from semshare.eval.controls import CONTROLS
+from semshare.eval.metrics import spearman
 from semshare.eval.results import Row
 from semshare.eval.targets import MEAN_FACTOR, PAPER_CLASSES, PAPER_FACTOR, FidelityTarget
 from semshare.eval.variants import ANSWER_KINDS, WHOLE
 from semshare.texts import CORPUS_CLASSES
 
-__all__ = ["BUCKETS", "LONG", "PRESETS", "Judged", "PaperRatio", "Report", "Summary"]
+__all__ = [
+    "BUCKETS",
+    "LONG",
+    "PRESETS",
+    "SIGMA_LIMIT",
+    "GateSummary",
+    "Judged",
+    "PaperRatio",
+    "Report",
+    "Summary",
+]
 
 PRESETS = ("auto", "fast", "heads", "balanced", "faithful")
 PAPER = "semsharekv"
@@ -26,6 +38,9 @@ BUCKETS = {
     "over 5,000": (5001, 1 << 30),
 }
 LONG = "3,500-5,000"
+# The broker's default of --sigma_limit.
+SIGMA_LIMIT = 0.3
+_LEAST_CORRELATED = 4
 _HITS = ("exact_prefix", "shifted", "edited", "fuzzy", "semsharekv")
 
 
@@ -82,6 +97,19 @@ class PaperRatio:
     def met(self) -> bool | None:
         """Whether the target is reached; None in a class without one."""
         return self.ratio >= PAPER_FACTOR if self.kind in PAPER_CLASSES else None
+
+
+@dataclass(frozen=True, slots=True)
+class GateSummary:
+    """What the sentinels' sigma says of the KL, over runs that had sentinels. The correlations are
+    Spearman's; None for fewer than four runs. `above`: runs that the delivered limit refuses."""
+
+    name: str
+    runs: int
+    first: float | None
+    mean: float | None
+    sigma: Interval
+    above: int
 
 
 class Report:
@@ -199,6 +227,25 @@ class Report:
                 )
         return found
 
+    def gates(self) -> list[GateSummary]:
+        """All presets together, each of them, and each control: its rows are wrong."""
+        watched = [row for row in self.fidelity if "sentinel_sigma" in row]
+        # Two presets often come to one plan: it counts once.
+        distinct = {
+            (row["pair"], row["computed"], row["kl_first"]): row
+            for row in watched
+            if row["variant"] in PRESETS
+        }
+        groups = {"all presets": list(distinct.values())}
+        for variant in (*PRESETS, *CONTROLS):
+            groups[f"`{variant}`"] = [row for row in watched if row["variant"] == variant]
+        return [_gate(name, rows) for name, rows in groups.items() if rows]
+
+    def paper_variants(self) -> list[str]:
+        """`semsharekv` and its ablations, in the order in which they were measured."""
+        found = dict.fromkeys(str(row["variant"]) for row in self.fidelity)
+        return [variant for variant in found if variant.partition("+")[0] == PAPER]
+
     def answers(self) -> list[Row]:
         """Rows of pairs whose answers are compared."""
         return [row for row in self.fidelity if row["class"] in ANSWER_KINDS and "answer" in row]
@@ -229,6 +276,19 @@ class Report:
     def busiest(self) -> float | None:
         """The largest load average at the beginning of a timed pair; None if nothing was timed."""
         return max((float(row["load"]) for row in self.timing), default=None)
+
+
+def _gate(name: str, rows: Sequence[Row]) -> GateSummary:
+    sigma = [float(row["sentinel_sigma"]) for row in rows]
+    enough = len(rows) >= _LEAST_CORRELATED
+    return GateSummary(
+        name=name,
+        runs=len(rows),
+        first=spearman(sigma, [row["kl_first"] for row in rows]) if enough else None,
+        mean=spearman(sigma, [row["kl_mean"] for row in rows]) if enough else None,
+        sigma=median_interval(sigma),
+        above=sum(each > SIGMA_LIMIT for each in sigma),
+    )
 
 
 def speed_up(timing: dict[str, Any]) -> float:

@@ -8,11 +8,20 @@ from pathlib import Path
 
 from semshare.eval.bootstrap import Interval
 from semshare.eval.controls import CONTROLS
-from semshare.eval.fidelity import BUCKETS, LONG, PAPER, PRESETS, Judged, Report, Summary
+from semshare.eval.fidelity import (
+    BUCKETS,
+    LONG,
+    PAPER,
+    PRESETS,
+    SIGMA_LIMIT,
+    Judged,
+    Report,
+    Summary,
+)
 from semshare.eval.fidelity_plot import kl_plot, speed_plot
 from semshare.eval.report import format_kl
 from semshare.eval.results import Row
-from semshare.eval.targets import ANSWER_PAIRS, MEAN_FACTOR, PAPER_FACTOR, TARGETS
+from semshare.eval.targets import ANSWER_PAIRS, GATE_SPEARMAN, MEAN_FACTOR, PAPER_FACTOR, TARGETS
 from semshare.eval.variants import EXACT_PREFIX, WHOLE
 from semshare.texts import CORPUS_CLASSES
 
@@ -50,6 +59,8 @@ def render(report: Report, plots: Sequence[str]) -> str:
         *_presets(report),
         *_controls(report),
         *_paper(report),
+        *_ablation(report),
+        *_gate(report),
         *_answers(report),
         *_costs(report),
         *_failures(report),
@@ -234,6 +245,52 @@ def _paper(report: Report) -> list[str]:
     return ["## SemShareKV as published, at equal recompute", note, _table(header, rows)]
 
 
+def _ablation(report: Report) -> list[str]:
+    variants = report.paper_variants()
+    full = _full_kv_bytes_per_token(report)
+    if not variants or full is None:
+        return []
+
+    def cell(found: Summary) -> str:
+        return f"{_short(found)} at {found.computed:.1%}, KV {found.kv_bytes_per_token / full:.0%}"
+
+    note = (
+        "The paper's mode with its own numbers (40 % high-deviation tokens, attention recovery "
+        "0.55, hot and cold weights 0.5 and 0.1, 16 % computed and 58 % retained on average), and "
+        "with one of them changed at a time: KL first / mean, the share computed, and the KV that "
+        f"is left of a full prefill's; {LONG} tokens."
+    )
+    return ["## SemShareKV: what each part does", note, _grid(report, variants, cell)]
+
+
+def _gate(report: Report) -> list[str]:
+    def number(value: float | None) -> str:
+        return "-" if value is None else f"{value:.2f}"
+
+    rows = [
+        [
+            each.name,
+            str(each.runs),
+            number(each.first),
+            number(each.mean),
+            f"{each.sigma.median:.3f} [{each.sigma.low:.3f}, {each.sigma.high:.3f}]",
+            f"{each.above} of {each.runs}",
+        ]
+        for each in report.gates()
+    ]
+    if not rows:
+        return []
+    note = (
+        "Before it goes on, a worker compares 32 sentinel tokens that it has computed itself with "
+        "the rows that the broker gave it for them. Spearman's rank correlation of their mean "
+        f"*sigma* with the KL that follows (target: {GATE_SPEARMAN:g}), and the runs that the "
+        f"delivered limit ({SIGMA_LIMIT:g}) sends back to a full prefill: of sound reuse it should "
+        "be none, of wrong rows (the controls, measured with the gate off) all."
+    )
+    header = ["runs of", "runs", "with KL first", "with KL mean", "sigma", "refused"]
+    return ["## Does the gate see it", note, _table(header, rows)]
+
+
 def _answers(report: Report) -> list[str]:
     found = report.answers()
     if not found:
@@ -270,12 +327,22 @@ def _answer_cells(rows: Sequence[Row]) -> list[str]:
     ]
 
 
+def _full_kv_bytes_per_token(report: Report) -> float | None:
+    """Of every variant but the paper's, which evicts; None if there is no other."""
+    found = [
+        row["kv_bytes"] / row["tokens"]
+        for row in report.fidelity
+        if not row["variant"].startswith(PAPER)
+    ]
+    return statistics.median(found) if found else None
+
+
 def _costs(report: Report) -> list[str]:
-    per_token = statistics.median(row["kv_bytes"] / row["tokens"] for row in report.fidelity)
+    per_token = _full_kv_bytes_per_token(report) or 0.0
     parts = [
         f"KV memory of a request: {per_token / 1024:.1f} KiB per token, "
-        f"{per_token * 4096 / 2**20:.0f} MiB for 4,096 tokens, under every variant the same as the "
-        "full prefill's: nothing is evicted, of `semsharekv` neither."
+        f"{per_token * 4096 / 2**20:.0f} MiB for 4,096 tokens, under every preset the same as the "
+        f"full prefill's. `{PAPER}` alone evicts."
     ]
     shares = report.miss_shares()
     if shares:

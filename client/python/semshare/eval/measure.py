@@ -14,6 +14,7 @@ import torch
 
 from semshare.eval.metrics import agreement, kl_divergence
 from semshare.eval.prefill import Decoded, FullPrefill, forced_logits, greedy, synchronize
+from semshare.v1 import cache_broker_pb2 as pb
 
 __all__ = [
     "Answers",
@@ -47,27 +48,43 @@ class Pair:
 @dataclass(frozen=True, slots=True)
 class Preset:
     """How a target is prefilled; `mode` None leaves the mode to the preset, `kl_target` None the
-    target to the broker."""
+    target to the broker. `paper`: fields of `SemShareKvOptions` that differ from the paper's."""
 
     preset: str
     mode: str | None = None
     kl_target: float | None = None
+    paper: tuple[tuple[str, float], ...] = ()
 
     @classmethod
     def parse(cls, text: str) -> Preset:
-        """From `PRESET`, `PRESET:MODE`, or either with `@KL`. Raises `ValueError` otherwise."""
-        how, at, target = text.strip().partition("@")
+        """From `PRESET`, `PRESET:MODE`, or either with `@KL`; `semsharekv+FIELD=VALUE...` has other
+        numbers than the paper's. Raises `ValueError` otherwise."""
+        text, *fields = text.strip().split("+")
+        how, at, target = text.partition("@")
         preset, colon, mode = how.partition(":")
         if not preset or (colon and not mode):
             raise ValueError(f"'{text}' is not PRESET or PRESET:MODE")
         kl_target = float(target) if at else None
         if kl_target is not None and not 0 < kl_target < math.inf:
             raise ValueError(f"'{text}': the KL target must be positive")
-        return cls(preset, mode or None, kl_target)
+        return cls(preset, mode or None, kl_target, _paper_fields(preset, fields))
 
     def __str__(self) -> str:
         how = self.preset if self.mode is None else f"{self.preset}:{self.mode}"
-        return how if self.kl_target is None else f"{how}@{self.kl_target:g}"
+        how = how if self.kl_target is None else f"{how}@{self.kl_target:g}"
+        return "+".join([how, *(f"{name}={value:g}" for name, value in self.paper)])
+
+
+def _paper_fields(preset: str, fields: Sequence[str]) -> tuple[tuple[str, float], ...]:
+    """`FIELD=VALUE` each; raises `ValueError` for what the contract does not have."""
+    known = {field.name for field in pb.SemShareKvOptions.DESCRIPTOR.fields}
+    found = []
+    for field_ in fields:
+        name, equals, value = field_.partition("=")
+        if preset != "semsharekv" or not equals or name not in known:
+            raise ValueError(f"'+{field_}' is none of semsharekv's {', '.join(sorted(known))}")
+        found.append((name, float(value)))
+    return tuple(found)
 
 
 class Reuser(Protocol):
@@ -267,6 +284,11 @@ def _reuse(
         extra["mode"] = preset.mode
     if preset.kl_target is not None:
         extra["kl_target"] = preset.kl_target
+    if preset.paper:
+        message = pb.SemShareKvOptions()
+        for name, value in preset.paper:
+            setattr(message, name, bool(value) if name == "retain" else value)
+        extra["semsharekv"] = message
     gc.collect()
     synchronize(model)
     begin = time.perf_counter()

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
+from semshare.hf.retention import RetainedCache
+
 __all__ = ["Decoded", "FullPrefill", "forced_logits", "greedy", "synchronize"]
 
 
@@ -55,12 +57,9 @@ def greedy(model: Any, logits: torch.Tensor, cache: Any, count: int) -> Decoded:
     """
     rows = [logits]
     tokens = [int(logits.argmax())]
-    with torch.inference_mode():
-        while len(tokens) < count:
-            step = torch.tensor([[tokens[-1]]], device=model.device)
-            out = model(input_ids=step, past_key_values=cache, use_cache=True, logits_to_keep=1)
-            rows.append(out.logits[0, -1])
-            tokens.append(int(rows[-1].argmax()))
+    while len(tokens) < count:
+        rows.append(_step(model, cache, tokens[-1]))
+        tokens.append(int(rows[-1].argmax()))
     return Decoded(tokens, torch.stack(rows))
 
 
@@ -69,14 +68,25 @@ def forced_logits(model: Any, logits: torch.Tensor, cache: Any, tokens: list[int
 
     `logits` `[vocab]` and `cache` are a prefill's. The tokens go through the model at once: that is
     what makes 32 of them cheap, and differs from `greedy`'s single steps by rounding alone (a KL of
-    about 1e-10). The cache grows by `n - 1` tokens.
+    about 1e-10). A `RetainedCache` takes single steps. The cache grows by `n - 1` tokens.
     """
     if len(tokens) == 1:
         return logits[None]
+    if isinstance(cache, RetainedCache):
+        return torch.stack([logits, *(_step(model, cache, token) for token in tokens[:-1])])
     with torch.inference_mode():
         steps = torch.tensor([tokens[:-1]], device=model.device)
         out = model(input_ids=steps, past_key_values=cache, use_cache=True)
     return torch.cat([logits[None], out.logits[0]])
+
+
+def _step(model: Any, cache: Any, token: int) -> torch.Tensor:
+    """`[vocab]` logits after one more token."""
+    with torch.inference_mode():
+        step = torch.tensor([[token]], device=model.device)
+        out = model(input_ids=step, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    logits: torch.Tensor = out.logits[0, -1]
+    return logits
 
 
 def synchronize(model: Any) -> None:

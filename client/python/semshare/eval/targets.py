@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 __all__ = [
     "ANSWER_PAIRS",
+    "GATE_SPEARMAN",
     "MEAN_FACTOR",
     "PAPER_CLASSES",
     "PAPER_FACTOR",
@@ -22,6 +23,10 @@ PAPER_CLASSES = ("system", "words", "deleted")
 
 ANSWER_PAIRS = 50
 """On at least so many pairs the answer shall hold exactly when the full prefill's does."""
+
+
+GATE_SPEARMAN = 0.8
+"""Least rank correlation of the sentinels' sigma with the KL that follows."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from semshare.eval.controls import CONTROLS
 from semshare.eval.measure import Preset
 
 __all__ = [
+    "ABLATION_VARIANTS",
     "ANSWER_KINDS",
     "DEFAULT_VARIANTS",
     "EXACT_PREFIX",
@@ -27,6 +28,22 @@ DEFAULT_VARIANTS = (
     "auto,fast,heads,balanced,faithful,auto@0.002,semsharekv,zero,random,unrotated,whole"
 )
 TIMED_VARIANTS = "auto,auto@0.002,exact_prefix"
+
+ABLATION_VARIANTS = ",".join(
+    f"semsharekv+{change}"
+    for change in (
+        "retain=0",
+        "alpha_retain=0.95",
+        "high_deviation_share=0.2",
+        "high_deviation_share=1+alpha_recompute=0.79",
+        "alpha_recompute=0.9",
+        "attention_recovery=1",
+        "similarity_trigger=0",
+    )
+)
+"""The paper's mode with one of its parts changed or left out: nothing evicted, more evicted, half
+of the high-deviation tokens, no limit by deviation at the same cost, a slower decay, every token
+hot, and any reference however unlike."""
 
 # Where the default target leaves something to ask for.
 _STRICT_KINDS = ("rewritten-50", "paraphrase")

@@ -73,8 +73,8 @@ def make_blocks(
 class Run:
     """State of one selective forward: the layer kinds, the queries in force, what to collect.
 
-    `importance`, if set, is `[tokens]` float32 and receives the attention mass that each key gets,
-    summed over queries, heads and layers.
+    `importance`, if set, is float32 and receives the attention mass that each key gets, summed over
+    queries and heads: `[layers, tokens]`, or `[tokens]`, summed over layers too.
     """
 
     kinds: list[AttentionKind]
@@ -87,6 +87,12 @@ class Run:
     def set_rows(self, rows: torch.Tensor) -> None:
         self.rows = rows
         self._blocks.clear()
+
+    def importance_of(self, layer: int) -> torch.Tensor | None:
+        """`[tokens]`: what collects the attention of `layer`."""
+        if self.importance is None or self.importance.ndim == 1:
+            return self.importance
+        return self.importance[layer]
 
     def blocks(self, layer: int) -> list[Block]:
         kind = self.kinds[layer]
@@ -154,6 +160,7 @@ def attention_forward(
             raise NotSupportedError(f"attention with '{name}'")
     layer: int = module.layer_idx  # type: ignore[assignment]
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    importance = run.importance_of(layer)
     out = query.new_empty(1, query.shape[2], query.shape[1], value.shape[-1])
     for block in run.blocks(layer):
         keys = slice(block.key_begin, block.key_end)
@@ -164,7 +171,7 @@ def attention_forward(
             block,
             scale,
             softcap,
-            run.importance,
+            importance,
         )
         out[:, block.begin : block.end] = part.transpose(1, 2)
     return out, None

@@ -18,10 +18,12 @@ from semshare.hf.capture import CapturePolicy, Captures
 from semshare.hf.costs import PrefillCosts
 from semshare.hf.errors import ApproximateCacheError, MalformedAnswer, SigmaExceeded
 from semshare.hf.importance import question_importance
+from semshare.hf.kinds import FULL
 from semshare.hf.layers import LayerDriver
 from semshare.hf.pool import KvPool
 from semshare.hf.report import GenerateResult, PrefillReport, PrefillResult, StoreResult
-from semshare.hf.reuse import DEFAULT_QUESTION_TOKENS, Reuse
+from semshare.hf.retention import RetainedCache
+from semshare.hf.reuse import DEFAULT_QUESTION_TOKENS, Reuse, ReuseOutcome
 from semshare.hf.selftest import check_selective
 from semshare.hf.spec import ModelDescription, describe
 from semshare.hf.upload import upload_rows
@@ -231,13 +233,18 @@ class CachedModel:
         mode: str | None = None,
         kl_target: float = 0.0,
         question_tokens: int = 0,
+        semsharekv: pb.SemShareKvOptions | None = None,
     ) -> PrefillResult:
         """Logits of the last token and the KV of all, with as little computed as the plan allows.
 
         `preset` and `mode` are the contract's names in lower case; preset `semsharekv` implies its
         mode. `kl_target` in nats, 0: the broker's. `question_tokens`: length of the question at
-        the end, 0: 20. Raises only for wrong arguments; whatever the broker does, the answer is at
-        worst the engine's own prefill, and `report` tells.
+        the end, 0: 20. `semsharekv`: other numbers for that mode than the paper's. Raises only for
+        wrong arguments; whatever the broker does, the answer is at worst the engine's own prefill,
+        and `report` tells.
+
+        Mode `semsharekv` evicts: its result is a `RetainedCache`, on which decoding goes on as on
+        any other, one token at a time. Models with layers that are not full attention keep all.
         """
         if preset not in PRESETS or (mode is not None and mode not in MODES):
             raise ValueError(f"unknown preset '{preset}' or mode '{mode}'")
@@ -246,10 +253,20 @@ class CachedModel:
         tensor = self._tensor(ids)
         began = time.perf_counter()
         report = PrefillReport(kind="miss", tokens=len(tensor), preset=preset)
+        request = pb.FindMatchRequest(
+            model=self.fingerprint,
+            token_ids=tensor.tolist(),
+            mode=MODES[mode],
+            preset=PRESETS[preset],
+            kl_target=kl_target,
+            question_tokens=question_tokens,
+        )
+        if mode == "semsharekv":
+            request.semsharekv.CopyFrom(semsharekv or pb.SemShareKvOptions())
+            if any(kind.name != FULL for kind in self._driver.kinds):
+                request.semsharekv.retain = False
         with self._lock:
-            result = self._try_reuse(
-                tensor, report, began, preset, mode, kl_target, question_tokens
-            )
+            result = self._try_reuse(tensor, report, began, request)
             if result is None:
                 result = self._full(tensor, report, began)
         self.counters[report.kind] += 1
@@ -264,20 +281,11 @@ class CachedModel:
         ids: torch.Tensor,
         report: PrefillReport,
         began: float,
-        preset: str,
-        mode: str,
-        kl_target: float,
-        question_tokens: int,
+        request: Any,
     ) -> PrefillResult | None:
-        request = pb.FindMatchRequest(
-            model=self.fingerprint,
-            token_ids=ids.tolist(),
-            mode=MODES[mode],
-            preset=PRESETS[preset],
-            kl_target=kl_target,
-            question_tokens=question_tokens,
-            worker_cost=self._costs.message(),
-        )
+        cost = self._costs.message()
+        if cost is not None:
+            request.worker_cost.CopyFrom(cost)
         match = self._find(request, report)
         if match is None:
             return None
@@ -300,7 +308,7 @@ class CachedModel:
         if outcome is not None:
             report.kind = KINDS.get(match.kind, "edited")
             report.matched_tokens = match.matched_tokens
-            result = self._result(ids, outcome.logits, outcome.cache, outcome.exact, report, began)
+            result = self._result(ids, outcome, report, began)
             report.overhead_s = time.perf_counter() - began - report.compute_s
             self._costs.saw_transfer(report.transfer_bytes, report.transfer_s)
         self._release(match.lease_id, report, reuse.token_layers)
@@ -345,7 +353,7 @@ class CachedModel:
         if report.kind == "fallback" and report.recomputed_share < 1.0:
             report.recomputed_share += 1.0
         report.compute_s += seconds
-        result = self._result(ids, logits, cache, True, report, began)
+        result = self._result(ids, ReuseOutcome(logits, cache, exact=True), report, began)
         # What an abandoned reuse has computed would not have been computed without it.
         report.overhead_s = time.perf_counter() - began - seconds
         return result
@@ -353,17 +361,20 @@ class CachedModel:
     def _result(
         self,
         ids: torch.Tensor,
-        logits: torch.Tensor,
-        cache: KvCache,
-        exact: bool,
+        outcome: ReuseOutcome,
         report: PrefillReport,
         began: float,
     ) -> PrefillResult:
         report.ttft_s = time.perf_counter() - began
         numbers = tuple(ids.tolist())
-        cache.rows = None
-        stock = PromptCache(cache, self.model.config, ids=numbers, exact=exact)
-        return PrefillResult(numbers, logits, stock, report)
+        rows = outcome.cache
+        rows.rows = None
+        cache: PromptCache | RetainedCache
+        if outcome.retained is None:
+            cache = PromptCache(rows, self.model.config, ids=numbers, exact=outcome.exact)
+        else:
+            cache = RetainedCache(rows, outcome.retained, ids=numbers)
+        return PrefillResult(numbers, outcome.logits, cache, report)
 
     def generate(self, ids: Ids, max_new_tokens: int, **prefill: Any) -> GenerateResult:
         """Greedy continuation: `prefill`, then the model's own `generate` over its cache."""

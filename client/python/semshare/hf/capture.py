@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from semshare.hf.cache import KvCache
+from semshare.hf.cache import KvCache, PromptCache
 from semshare.hf.report import PrefillResult, StoreResult
 
 _LOG = logging.getLogger(__name__)
@@ -75,13 +75,14 @@ class Captures:
 
     def offer(self, result: PrefillResult) -> None:
         """Queues the upload of a prefill that the policy wants; never blocks."""
-        if not self._policy.wants(result):
+        cache = result.cache
+        if not isinstance(cache, PromptCache) or not self._policy.wants(result):
             return
         if not self._room.acquire(blocking=False):
             self._counters["capture:dropped"] += 1
             return
         # The rows, not the result: whoever decodes on changes the cache, but never these.
-        ids, source = result.ids, result.cache.source
+        ids, source = result.ids, cache.source
         try:
             upload = self._thread.submit(self._put, ids, source, self._policy)
             upload.add_done_callback(self._ended)

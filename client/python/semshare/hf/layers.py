@@ -74,7 +74,8 @@ class LayerDriver:
         last row, or None unless `want_logits`.
 
         Every other row is taken from `cache`. `narrow` is asked before each of `narrow_layers`.
-        `hidden` `[tokens]` bool masks keys; `importance` `[tokens]` float32 is added to.
+        `hidden` `[tokens]` bool masks keys; `importance`, `[tokens]` or `[layers, tokens]` float32,
+        is added to.
         """
         run = attention.Run(self.kinds, self.dtype, rows, hidden, importance)
         cache.rows = rows
@@ -91,8 +92,9 @@ class LayerDriver:
                     handle = self.layers[-1].register_forward_hook(narrower.restore)
                     stack.callback(handle.remove)
             if importance is not None and not self._interface:
-                for module in self.layers:
-                    handle = module.register_forward_hook(_collector(importance))
+                for layer, module in enumerate(self.layers):
+                    own = importance if importance.ndim == 1 else importance[layer]
+                    handle = module.register_forward_hook(_collector(own))
                     stack.callback(handle.remove)
             return self._forward(ids, rows, cache, run, want_logits)
 

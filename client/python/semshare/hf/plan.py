@@ -133,22 +133,51 @@ class StaticPlan:
         if self.sigma_limit > 0 and not self.sentinel_sigma <= self.sigma_limit:
             raise SigmaExceeded(f"sigma {self.sentinel_sigma:.3g} above {self.sigma_limit:.3g}")
 
+    def collect(self, device: torch.device) -> torch.Tensor | None:
+        """Nothing: the sets depend on no attention of the run itself."""
+        return None
+
+    def retained(self) -> list[np.ndarray] | None:
+        """All rows stay."""
+        return None
+
 
 class SemShareKvPlan:
-    """The schedule of arXiv 2509.24832 (method A.5-A.7): layer 0 in full, then fewer tokens at
-    every layer, ranked anew by sigma. Unmatched tokens and the question always stay."""
+    """The schedule of arXiv 2509.24832 (method A.5-A.8): layer 0 in full, then fewer tokens at
+    every layer, ranked anew by sigma x weight, where a token is hot if it is among the most
+    attended that share `attention_recovery` of layer 0's attention. Unmatched tokens and the
+    question always stay. Afterwards every layer keeps its most attended tokens.
+    """
 
     asked = 0
     sentinel_sigma = float("nan")
 
     def __init__(self, plan: Any, matched: np.ndarray, layers: int) -> None:
         tokens = len(matched)
-        self.schedule = list(plan.semsharekv.recompute_tokens)
+        self._attention = torch.zeros((layers, tokens), dtype=torch.float32)
+        self._hot: np.ndarray | None = None
+        schedule = plan.semsharekv
+        self._recovery: float = schedule.attention_recovery
+        self._hot_weight: float = schedule.hot_weight
+        self._cold_weight: float = schedule.cold_weight
+        self._alpha_retain: float = schedule.alpha_retain
+        self._least_retained: float = schedule.least_retained
+        for name in (
+            "attention_recovery",
+            "hot_weight",
+            "cold_weight",
+            "alpha_retain",
+            "least_retained",
+        ):
+            if not 0 <= getattr(schedule, name) <= 1:
+                raise MalformedAnswer(f"semsharekv: {name} is not a share")
+        self.schedule = list(schedule.recompute_tokens)
         if len(self.schedule) != layers or self.schedule[0] != tokens:
             raise MalformedAnswer("semsharekv: the schedule does not fit the prompt")
         if any(b > a for a, b in zip(self.schedule, self.schedule[1:], strict=False)):
             raise MalformedAnswer("semsharekv: the schedule increases")
         self.forever = mark(plan.mandatory, tokens, "mandatory")
+        self._question_begin = tokens - min(tokens, max(1, plan.question_tokens))
         _require_covered(self.forever, matched)
 
     def start(self) -> np.ndarray:
@@ -162,8 +191,39 @@ class SemShareKvPlan:
 
     def tokens_at(self, layer: int, running: np.ndarray, sigma: Sigma) -> np.ndarray:
         count = self.schedule[layer] - int(self.forever.sum())
-        ranked = sigma.pop(layer - 1)
+        ranked = sigma.pop(layer - 1) * self.weights()
         return self.forever | top(ranked, max(0, count), running & ~self.forever)
+
+    def collect(self, device: torch.device) -> torch.Tensor | None:
+        """`[layers, tokens]` float32, zeros: where the run adds the attention that each token gets
+        at each layer from the tokens that are computed there."""
+        self._attention = self._attention.to(device)
+        return self._attention
+
+    def weights(self) -> np.ndarray:
+        """`[tokens]`: the hot weight of the fewest tokens with `attention_recovery` of layer 0's
+        attention, the cold weight of the others. Layer 0 must have run."""
+        if self._hot is None:
+            attention = self._attention[0].cpu().numpy()
+            order = np.argsort(-attention, kind="stable")
+            mass = np.cumsum(attention[order], dtype=np.float64)
+            count = int(np.searchsorted(mass, self._recovery * mass[-1])) + 1
+            self._hot = np.zeros(len(order), dtype=bool)
+            self._hot[order[:count]] = True
+        return np.where(self._hot, self._hot_weight, self._cold_weight)
+
+    def retained(self) -> list[np.ndarray] | None:
+        """For each layer the sorted tokens whose rows stay, the question's always; None: all."""
+        if self._alpha_retain == 0:
+            return None
+        share = max(self._least_retained, float(self.weights().mean()))
+        question = self.forever & (np.arange(len(self.forever)) >= self._question_begin)
+        kept = []
+        for attention in self._attention.cpu().numpy():
+            count = round(share * len(question)) - int(question.sum())
+            kept.append(np.flatnonzero(question | top(attention, max(0, count), ~question)))
+            share *= self._alpha_retain
+        return kept
 
     def judge(self, layer: int, sigma: np.ndarray) -> None:
         """The paper has no gate."""

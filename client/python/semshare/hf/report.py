@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 
 from semshare.hf.cache import PromptCache
+from semshare.hf.retention import RetainedCache
 
 
 @dataclass
@@ -45,12 +46,12 @@ class PrefillReport:
 
 @dataclass
 class PrefillResult:
-    """`logits` `[vocab]` float32 of the last token; `cache` holds a row for every token of
-    `ids`."""
+    """`logits` `[vocab]` float32 of the last token; `cache` holds a row for every token of `ids`,
+    unless it is a `RetainedCache`."""
 
     ids: tuple[int, ...]
     logits: torch.Tensor
-    cache: PromptCache
+    cache: PromptCache | RetainedCache
     report: PrefillReport
 
     @property
@@ -68,7 +69,7 @@ class GenerateResult:
 
     ids: list[int]
     new_ids: list[int]
-    cache: PromptCache
+    cache: PromptCache | RetainedCache
     report: PrefillReport
 
 

@@ -26,11 +26,13 @@ DEFAULT_QUESTION_TOKENS = 20
 @dataclass
 class ReuseOutcome:
     """`logits` `[vocab]`; the cache holds every row of the prompt. `exact`: every row is what the
-    engine computes (design: reference)."""
+    engine computes (design: reference). `retained`: the tokens that stay at each layer; None:
+    all."""
 
     logits: torch.Tensor
     cache: KvCache
     exact: bool
+    retained: list[torch.Tensor] | None = None
 
 
 class Reuse:
@@ -72,7 +74,11 @@ class Reuse:
             self._report.wait_s = receiver.waited_s
             self._report.compute_s -= receiver.waited_s
             self._report.transfer_bytes = receiver.nbytes
-        return ReuseOutcome(logits, cache, _is_exact(match, plan, matched))
+        outcome = ReuseOutcome(logits, cache, _is_exact(match, plan, matched))
+        retained = plan.retained()
+        if retained is not None:
+            outcome.retained = [torch.from_numpy(rows).to(ids.device) for rows in retained]
+        return outcome
 
     def _receive(
         self, lease_id: bytes, cache: KvCache, targets: np.ndarray, timeout_s: float
@@ -118,7 +124,12 @@ class Reuse:
         began = time.perf_counter()
         try:
             logits = self._driver.run(
-                ids, rows, cache, narrow=narrow, narrow_layers=plan.narrow_layers(layers)
+                ids,
+                rows,
+                cache,
+                narrow=narrow,
+                narrow_layers=plan.narrow_layers(layers),
+                importance=plan.collect(ids.device),
             )
         finally:
             self._report.compute_s += time.perf_counter() - began
