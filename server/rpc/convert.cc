@@ -92,6 +92,11 @@ void SetMatch(const MatchResult& result, v1::Match* message) {
     added->set_source_begin(static_cast<uint32_t>(segment.source_begin));
     added->set_tokens(static_cast<uint32_t>(segment.tokens));
     added->set_kind(static_cast<v1::SegmentKind>(segment.kind));
+    if (result.kind == ResultKind::kFuzzy && segment.kind == SegmentKind::kFuzzy) {
+      const uint32_t* ids = lease.references[segment.reference]->manifest.token_ids.data();
+      added->mutable_source_ids()->Add(ids + segment.source_begin,
+                                       ids + segment.source_begin + segment.tokens);
+    }
   }
   message->set_matched_tokens(static_cast<uint32_t>(lease.matched_tokens));
   SetPlan(result.plan, message->mutable_plan());

@@ -3,6 +3,7 @@
 from semshare.hf.cached_model import CachedModel
 from semshare.hf.capture import CapturePolicy
 from semshare.hf.errors import ApproximateCacheError, NotSupportedError
+from semshare.hf.guard import TokenGuard
 from semshare.hf.load import load_model
 from semshare.hf.report import GenerateResult, PrefillReport, PrefillResult, StoreResult
 
@@ -15,5 +16,6 @@ __all__ = [
     "PrefillReport",
     "PrefillResult",
     "StoreResult",
+    "TokenGuard",
     "load_model",
 ]

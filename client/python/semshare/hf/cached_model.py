@@ -17,6 +17,7 @@ from semshare.hf.cache import KvCache, PromptCache
 from semshare.hf.capture import CapturePolicy, Captures
 from semshare.hf.costs import PrefillCosts
 from semshare.hf.errors import ApproximateCacheError, MalformedAnswer, SigmaExceeded
+from semshare.hf.guard import TokenGuard
 from semshare.hf.importance import question_importance
 from semshare.hf.kinds import FULL
 from semshare.hf.layers import LayerDriver
@@ -67,6 +68,8 @@ class CachedModel:
     With a `capture` policy, prefills are stored from the background: nobody waits for the upload,
     and the model does no work for it, so such references carry no importance.
 
+    Mode `fuzzy` needs a `guard`, which knows the words that no similar one may stand for.
+
     `counters` counts results by kind and failures as `fallback:REASON`, `miss:REASON`,
     `store:REASON`, `register:REASON`, `release:REASON`, and captures as `Captures` says.
     """
@@ -81,6 +84,7 @@ class CachedModel:
         lookup_timeout_s: float = 2.0,
         transfer_timeout_s: float = 30.0,
         capture: CapturePolicy | None = None,
+        guard: TokenGuard | None = None,
     ) -> None:
         model.eval()
         self.model = model
@@ -88,6 +92,7 @@ class CachedModel:
         self.counters: Counter[str] = Counter()
         self.lookup_timeout_s = lookup_timeout_s
         self.transfer_timeout_s = transfer_timeout_s
+        self._guard = guard
         self._driver = LayerDriver(model)
         label = name or str(getattr(model, "name_or_path", "")) or type(model).__name__
         self.description: ModelDescription = describe(
@@ -248,6 +253,8 @@ class CachedModel:
         """
         if preset not in PRESETS or (mode is not None and mode not in MODES):
             raise ValueError(f"unknown preset '{preset}' or mode '{mode}'")
+        if mode == "fuzzy" and self._guard is None:
+            raise ValueError("mode 'fuzzy' needs a guard: CachedModel(guard=TokenGuard(tokenizer))")
         if mode is None:
             mode = "semsharekv" if preset == "semsharekv" else "token"
         tensor = self._tensor(ids)
@@ -289,7 +296,7 @@ class CachedModel:
         match = self._find(request, report)
         if match is None:
             return None
-        reuse = Reuse(self._driver, self._shapes, self._pool, self.client, report)
+        reuse = Reuse(self._driver, self._shapes, self._pool, self.client, report, self._guard)
         outcome = None
         try:
             outcome = reuse.run(ids, match, self._transfer_limit_s(len(ids)))

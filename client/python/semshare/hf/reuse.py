@@ -12,6 +12,7 @@ import torch
 from semshare.hf.broker import Broker, SharingBroker
 from semshare.hf.cache import KvCache, LayerShapes
 from semshare.hf.errors import MalformedAnswer
+from semshare.hf.guard import TokenGuard
 from semshare.hf.importance import question_importance
 from semshare.hf.layers import LayerDriver
 from semshare.hf.plan import Plan, SigmaWatch, read_plan
@@ -19,6 +20,7 @@ from semshare.hf.pool import KvPool
 from semshare.hf.report import PrefillReport
 from semshare.hf.sharing import share
 from semshare.hf.transfer import InlineReceiver, Receiver, SharedReceiver, check_segments
+from semshare.v1 import cache_broker_pb2 as pb
 
 DEFAULT_QUESTION_TOKENS = 20
 
@@ -45,12 +47,15 @@ class Reuse:
         pool: KvPool,
         broker: Broker,
         report: PrefillReport,
+        guard: TokenGuard | None = None,
     ) -> None:
+        """`guard` is needed for fuzzy matches alone."""
         self._driver = driver
         self._shapes = shapes
         self._pool = pool
         self._broker = broker
         self._report = report
+        self._guard = guard
         self.token_layers = 0
 
     def run(self, ids: torch.Tensor, match: Any, timeout_s: float) -> ReuseOutcome:
@@ -60,6 +65,10 @@ class Reuse:
         matched = np.zeros(tokens, dtype=bool)
         matched[targets] = True
         plan = read_plan(match.plan, matched, len(self._shapes))
+        if match.kind == pb.RESULT_KIND_FUZZY:
+            if self._guard is None:
+                raise MalformedAnswer("a fuzzy match, which nobody has asked for")
+            plan.forever |= self._guard.must_compute(ids.tolist(), match)
         self._report.segments = len(match.segments)
         cache = KvCache(self._shapes, tokens, self._driver.dtype, self._driver.device, self._pool)
         receiver = self._receive(match.lease_id, cache, targets, timeout_s)
