@@ -5,6 +5,7 @@ from semshare.hf.capture import CapturePolicy
 from semshare.hf.errors import ApproximateCacheError, NotSupportedError
 from semshare.hf.load import load_model
 from semshare.hf.report import GenerateResult, PrefillReport, PrefillResult, StoreResult
+from semshare.hf.shadow import ShadowPolicy
 
 __all__ = [
     "ApproximateCacheError",
@@ -14,6 +15,7 @@ __all__ = [
     "NotSupportedError",
     "PrefillReport",
     "PrefillResult",
+    "ShadowPolicy",
     "StoreResult",
     "load_model",
 ]
