@@ -6,6 +6,12 @@
 #include "kernels/base/status_macros.h"
 
 namespace semshare {
+namespace {
+
+// Kinds of a result that are matches.
+constexpr int kMatchKinds = static_cast<int>(ResultKind::kSemShareKv);
+
+}  // namespace
 
 absl::Status BrokerOptions::Validate() const {
   SEMSHARE_RETURN_IF_ERROR(limits.Validate());
@@ -25,6 +31,7 @@ absl::Status BrokerOptions::Validate() const {
         "default_kl_target must be positive and default_minimum_gain not negative");
   }
   if (!(sigma_limit >= 0)) return absl::InvalidArgumentError("sigma_limit must not be negative");
+  SEMSHARE_RETURN_IF_ERROR(shadow.Validate());
   if (!(maximum_recomputed_share > 0)) {
     return absl::InvalidArgumentError("maximum_recomputed_share must be positive");
   }
@@ -45,6 +52,7 @@ Broker::Broker(const BrokerOptions& options, Backend* backend, DiskTier* disk,
       regions_(options.regions, backend),
       leases_(options.limits.max_leases, options.lease_timeout_ms, options.max_lease_ms,
               options.lease_memory_ms),
+      shadow_(options.shadow, options.limits.max_models * kMatchKinds),
       open_uploads_(std::make_shared<std::atomic<int64_t>>(0)) {}
 
 Broker::~Broker() = default;

@@ -7,6 +7,7 @@
 #ifndef SEMSHARE_SERVER_BROKER_H_
 #define SEMSHARE_SERVER_BROKER_H_
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <functional>
@@ -29,6 +30,7 @@
 #include "server/match/planner.h"
 #include "server/metrics.h"
 #include "server/model_registry.h"
+#include "server/shadow_monitor.h"
 #include "server/transport/region_table.h"
 #include "server/upload.h"
 #include "storage/catalog.h"
@@ -54,6 +56,7 @@ struct BrokerOptions {
   double maximum_recomputed_share = 0.75;
   int64_t minimum_match_tokens = 64;
   bool allow_fuzzy = false;  // the tenant's policy for MATCH_MODE_FUZZY
+  ShadowOptions shadow;      // when shadow checks switch a kind of match off
   absl::Status Validate() const;
 };
 
@@ -105,6 +108,7 @@ enum class NoMatchReason {
   kChunksUnavailable = 4,
   kShortPrompt = 5,
   kBusy = 6,
+  kDisabled = 7,
 };
 
 struct NoMatch {
@@ -126,9 +130,23 @@ using FindResult = std::variant<MatchResult, NoMatch>;
 struct MatchOutcome {
   ResultKind kind = ResultKind::kMiss;
   uint64_t recomputed_token_layers = 0;
-  double seconds_saved = 0;         // negative: reuse was slower
-  std::optional<double> shadow_kl;  // nats, of a shadow prefill
-  std::string fallback_reason;      // "sigma", or whatever else made the worker fall back
+  double seconds_saved = 0;     // negative: reuse was slower
+  std::string fallback_reason;  // "sigma", or whatever else made the worker fall back
+};
+
+// How a reuse compared with a full prefill of the same prompt.
+struct ShadowCheck {
+  std::string model;                    // fingerprint
+  ResultKind kind = ResultKind::kMiss;  // of the match: kExactPrefix to kSemShareKv
+  Preset preset = Preset::kAuto;
+  double kl_first = 0;  // KL(full || reuse) of the first token, nats
+  bool same_token = false;
+};
+
+struct ShadowEntry {
+  std::string model;  // fingerprint
+  ResultKind kind = ResultKind::kMiss;
+  ShadowFigures figures;
 };
 
 // A reference by id, by alias, or by a prefix of its hexadecimal id; the first that is set.
@@ -156,6 +174,8 @@ struct BrokerStats {
   int64_t leases = 0;
   int64_t uploads = 0;
   RegionTable::Stats regions;
+  // Namespaces that a kind of match is off for, indexed by ResultKind's value.
+  std::array<int64_t, kResultKinds> shadow_disabled{};
   bool draining = false;
 };
 
@@ -199,6 +219,10 @@ class Broker {
   absl::StatusOr<MatchLeasePtr> OpenLease(std::string_view tenant, std::string_view lease_id);
   absl::Status ReleaseMatch(std::string_view tenant, std::string_view lease_id,
                             const MatchOutcome& outcome);
+  // NOT_FOUND for an unknown model, INVALID_ARGUMENT for a kind that is no match's, or a KL that is
+  // not finite or below 0 by more than rounding.
+  absl::StatusOr<ShadowMonitor::Verdict> ReportShadowCheck(std::string_view tenant,
+                                                           const ShadowCheck& check);
 
   // --- administration ---
   // DATA_LOSS if the record of a chunk was found bad: putting the prompt again heals it.
@@ -217,6 +241,12 @@ class Broker {
   absl::StatusOr<Deleted> DeleteTenant(std::string_view tenant);
   absl::StatusOr<int64_t> TrimByTime(std::string_view tenant, int64_t used_before_ms);
   BrokerStats Stats() const;
+  // What was reported since the start, by model and kind. Not kept on disk.
+  std::vector<ShadowEntry> ShadowStats(std::string_view tenant) const;
+  // Forgets the checks of one kind of a model (fingerprint empty: of the only one), or of all
+  // (nullopt), and with them that it is off. Returns how many entries there were.
+  absl::StatusOr<int> ResetShadow(std::string_view tenant, std::string_view fingerprint,
+                                  std::optional<ResultKind> kind);
   // The fingerprint of a reference's model, empty if it is gone.
   std::string FingerprintOf(const NamespaceId& ns) const;
 
@@ -297,6 +327,7 @@ class Broker {
   std::unique_ptr<Catalog> catalog_;
   RegionTable regions_;
   LeaseTable leases_;
+  ShadowMonitor shadow_;
   std::atomic<bool> draining_{false};
 
   mutable Mutex mutex_;

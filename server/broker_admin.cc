@@ -125,6 +125,7 @@ absl::StatusOr<Broker::Deleted> Broker::DeleteTenant(std::string_view tenant) {
   for (const ModelPtr& model : models_.List(tenant)) {
     SEMSHARE_RETURN_IF_ERROR(RemoveAll(model->ns, &deleted.references));
     SEMSHARE_RETURN_IF_ERROR(models_.Delete(tenant, model->info.fingerprint));
+    shadow_.Forget(model->ns);
     ++deleted.models;
     // Puts that committed in between; later ones see that their model is gone.
     SEMSHARE_RETURN_IF_ERROR(RemoveAll(model->ns, &deleted.references));
@@ -184,6 +185,7 @@ BrokerStats Broker::Stats() const {
   stats.disk_bytes = disk_->BytesUsed();
   stats.leases = leases_.active();
   stats.regions = regions_.stats();
+  stats.shadow_disabled = shadow_.CountDisabled(now_ms());
   stats.draining = draining();
   MutexLock lock(&mutex_);
   stats.uploads = UploadsLocked();

@@ -97,9 +97,6 @@ absl::Status CheckOutcome(const MatchOutcome& outcome) {
   if (!std::isfinite(outcome.seconds_saved)) {
     return absl::InvalidArgumentError("outcome.seconds_saved: must be finite");
   }
-  if (outcome.shadow_kl && !(*outcome.shadow_kl >= 0 && std::isfinite(*outcome.shadow_kl))) {
-    return absl::InvalidArgumentError("outcome.shadow_kl: must be finite and not negative");
-  }
   if (outcome.fallback_reason.size() > kMaxFallbackReasonBytes) {
     return absl::InvalidArgumentError(
         absl::StrCat("outcome.fallback_reason: at most ", kMaxFallbackReasonBytes, " bytes"));
@@ -297,6 +294,11 @@ absl::StatusOr<FindResult> Broker::Finish(ModelPtr model, std::string_view tenan
   const int64_t tokens = static_cast<int64_t>(request.token_ids.size());
   MatchResult result;
   result.kind = KindOf(found.alignment, Summarize(found.alignment, tokens), request.mode);
+  const int64_t now = now_ms();
+  if (const int64_t until = shadow_.DisabledUntil(model->ns, result.kind, now); until != 0) {
+    return Miss(NoMatchReason::kDisabled,
+                absl::StrCat("shadow checks switched this kind off for ", until - now, " ms more"));
+  }
   result.plan = PlanFor(*model, request, found);
   // An exact prefix costs no fidelity, and the paper's mode has a trigger of its own.
   const bool approximate =
@@ -383,7 +385,6 @@ absl::Status Broker::ReleaseMatch(std::string_view tenant, std::string_view leas
   ++metrics_.outcomes[static_cast<int>(outcome.kind)];
   metrics_.recomputed_token_layers += outcome.recomputed_token_layers;
   metrics_.saved_seconds.Observe(std::max(0.0, outcome.seconds_saved));
-  if (outcome.shadow_kl) metrics_.shadow_kl.Observe(*outcome.shadow_kl);
   if (outcome.kind == ResultKind::kFallback) {
     ++(outcome.fallback_reason == "sigma" ? metrics_.fallbacks_sigma : metrics_.fallbacks_other);
   }

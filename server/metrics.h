@@ -33,9 +33,14 @@ namespace semshare {
     "(token, layer) pairs that workers reported to have computed")                                 \
   X(fallbacks_sigma, "fallbacks_sigma_total",                                                      \
     "Full prefills after a match because the sentinels deviated")                                  \
-  X(fallbacks_other, "fallbacks_other_total", "Full prefills after a match for other reasons")
+  X(fallbacks_other, "fallbacks_other_total", "Full prefills after a match for other reasons")     \
+  X(shadow_checks, "shadow_checks_total", "Reuses that workers compared with a full prefill")      \
+  X(shadow_disagreements, "shadow_disagreements_total",                                            \
+    "Of those, reuses whose first token was another one")                                          \
+  X(shadow_switch_offs, "shadow_switch_offs_total",                                                \
+    "Times that shadow checks switched a kind of match off")
 
-inline constexpr int kNoMatchReasons = 7;  // values of NoMatchReason are below it
+inline constexpr int kNoMatchReasons = 8;  // values of NoMatchReason are below it
 
 // Seconds in buckets; the last one is unbounded.
 class LatencyHistogram {
@@ -76,9 +81,9 @@ struct Metrics {
 
   LatencyHistogram find_seconds;
   LatencyHistogram commit_seconds;
-  // What workers reported with ReleaseMatch: time that a match saved (a loss counts as 0), and the
-  // KL of shadow prefills, in nats on the same scale.
+  // What workers reported with ReleaseMatch: time that a match saved (a loss counts as 0).
   LatencyHistogram saved_seconds;
+  // What they reported with ReportShadowCheck: KL of the first token, in nats on the same scale.
   LatencyHistogram shadow_kl;
 };
 

@@ -108,6 +108,12 @@ absl::StatusOr<FindResult> Client::FindMatch(const v1::FindMatchRequest& request
   return result;
 }
 
+absl::StatusOr<v1::ReportShadowCheckResponse> Client::ReportShadowCheck(
+    const v1::ReportShadowCheckRequest& request) const {
+  return UnaryCall<v1::ReportShadowCheckResponse>(channel_.get(), Broker("ReportShadowCheck"),
+                                                  request, deadlines_.control_ms);
+}
+
 absl::StatusOr<v1::ListModelsResponse> Client::ListModels() const {
   return UnaryCall<v1::ListModelsResponse>(channel_.get(), Admin("ListModels"),
                                            v1::ListModelsRequest(), deadlines_.control_ms);
@@ -156,6 +162,17 @@ absl::StatusOr<v1::TrimByTimeResponse> Client::TrimByTime(int64_t used_before_un
 absl::StatusOr<v1::StatsResponse> Client::Stats() const {
   return UnaryCall<v1::StatsResponse>(channel_.get(), Admin("Stats"), v1::StatsRequest(),
                                       deadlines_.control_ms);
+}
+
+absl::StatusOr<v1::ShadowStatsResponse> Client::ShadowStats() const {
+  return UnaryCall<v1::ShadowStatsResponse>(channel_.get(), Admin("ShadowStats"),
+                                            v1::ShadowStatsRequest(), deadlines_.control_ms);
+}
+
+absl::StatusOr<v1::ResetShadowResponse> Client::ResetShadow(
+    const v1::ResetShadowRequest& request) const {
+  return UnaryCall<v1::ResetShadowResponse>(channel_.get(), Admin("ResetShadow"), request,
+                                            deadlines_.control_ms);
 }
 
 absl::Status Client::Drain() const {

@@ -170,6 +170,10 @@ class Client {
   absl::StatusOr<PutResult> PutFrom(const v1::BeginPutRequest& request, const v1::KvView& source,
                                     uint32_t layers) const;
 
+  // Tells how a reuse compared with a full prefill of the same prompt.
+  absl::StatusOr<v1::ReportShadowCheckResponse> ReportShadowCheck(
+      const v1::ReportShadowCheckRequest& request) const;
+
   absl::StatusOr<v1::ListModelsResponse> ListModels() const;
   absl::Status Pin(const v1::ReferenceName& reference, bool pinned) const;
   absl::Status Delete(const v1::ReferenceName& reference) const;
@@ -180,6 +184,8 @@ class Client {
   absl::StatusOr<v1::DeleteTenantResponse> DeleteTenant() const;
   absl::StatusOr<v1::TrimByTimeResponse> TrimByTime(int64_t used_before_unix_ms) const;
   absl::StatusOr<v1::StatsResponse> Stats() const;
+  absl::StatusOr<v1::ShadowStatsResponse> ShadowStats() const;
+  absl::StatusOr<v1::ResetShadowResponse> ResetShadow(const v1::ResetShadowRequest& request) const;
   absl::Status Drain() const;
 
   // Asks grpc.health.v1. Empty: the server as a whole. A service the server does not know is

@@ -75,6 +75,13 @@ ABSL_FLAG(double, minimum_coverage, semshare::ServerOptions().broker.minimum_cov
 ABSL_FLAG(double, maximum_recomputed_share,
           semshare::ServerOptions().broker.maximum_recomputed_share,
           "Share of the prompt recomputed above which an approximate match is a miss.");
+ABSL_FLAG(double, shadow_kl_limit, semshare::ServerOptions().broker.shadow.kl_limit,
+          "Mean KL of the latest shadow checks, in nats, above which a kind of match of a model is "
+          "switched off for a while; 0: never.");
+ABSL_FLAG(int, shadow_minimum_checks, semshare::ServerOptions().broker.shadow.minimum_checks,
+          "Shadow checks before a kind of match may be switched off, 1..64.");
+ABSL_FLAG(int64_t, shadow_disable_ms, semshare::ServerOptions().broker.shadow.disable_ms,
+          "How long shadow checks switch a kind of match off.");
 ABSL_FLAG(bool, allow_fuzzy, semshare::ServerOptions().broker.allow_fuzzy,
           "Whether callers may ask for MATCH_MODE_FUZZY.");
 ABSL_FLAG(bool, log_json, semshare::ServerOptions().log_json, "Log lines as JSON.");
@@ -121,6 +128,9 @@ absl::StatusOr<ServerOptions> OptionsFromFlags(int argc, char** argv) {
   options.broker.default_kl_target = absl::GetFlag(FLAGS_kl_target);
   options.broker.sigma_limit = absl::GetFlag(FLAGS_sigma_limit);
   options.broker.default_minimum_gain = absl::GetFlag(FLAGS_minimum_gain);
+  options.broker.shadow.kl_limit = absl::GetFlag(FLAGS_shadow_kl_limit);
+  options.broker.shadow.minimum_checks = absl::GetFlag(FLAGS_shadow_minimum_checks);
+  options.broker.shadow.disable_ms = absl::GetFlag(FLAGS_shadow_disable_ms);
   options.broker.allow_fuzzy = absl::GetFlag(FLAGS_allow_fuzzy);
   SEMSHARE_RETURN_IF_ERROR(options.Validate());
   return options;

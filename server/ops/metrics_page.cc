@@ -18,7 +18,7 @@ constexpr const char* kKindNames[kResultKinds] = {
     "unspecified", "exact_prefix", "shifted", "edited", "fuzzy", "semsharekv", "miss", "fallback"};
 constexpr const char* kReasonNames[kNoMatchReasons] = {
     "unspecified",        "no_candidate", "low_coverage", "cost",
-    "chunks_unavailable", "short_prompt", "busy"};
+    "chunks_unavailable", "short_prompt", "busy",         "disabled"};
 
 ClientMetric Counter(double value) {
   ClientMetric metric;
@@ -37,6 +37,20 @@ class Page {
     ClientMetric metric;
     metric.gauge.value = value;
     families_.push_back(MetricFamily{"semshare_" + name, help, MetricType::Gauge, {metric}});
+  }
+
+  // One gauge for each value but 0, which is none.
+  template <typename Values>
+  void AddGauges(const std::string& name, const std::string& help, const std::string& label,
+                 const Values& values, const char* const* names) {
+    MetricFamily family{"semshare_" + name, help, MetricType::Gauge, {}};
+    for (size_t i = 1; i < values.size(); ++i) {
+      ClientMetric metric;
+      metric.gauge.value = static_cast<double>(values[i]);
+      metric.label.push_back({label, names[i]});
+      family.metric.push_back(std::move(metric));
+    }
+    families_.push_back(std::move(family));
   }
 
   template <typename Counts>
@@ -95,6 +109,8 @@ void AddState(const BrokerStats& stats, Page* page) {
                  static_cast<double>(stats.regions.regions));
   page->AddGauge("shm_bytes", "Bytes of those in shared memory",
                  static_cast<double>(stats.regions.bytes));
+  page->AddGauges("shadow_disabled", "Models that shadow checks switched a kind of match off for",
+                  "kind", stats.shadow_disabled, kKindNames);
   page->AddGauge("draining", "1 while new work is refused", stats.draining ? 1 : 0);
   page->AddCounter("chunks_evicted_total", "Copies in memory dropped",
                    static_cast<double>(stats.chunks.evicted_chunks));
@@ -124,7 +140,7 @@ std::string MetricsPage(Broker* broker) {
                     metrics.commit_seconds);
   page.AddHistogram("saved_seconds", "Prefill time that workers reported a match to have saved",
                     metrics.saved_seconds);
-  page.AddHistogram("shadow_kl_nats", "KL of the first token that shadow prefills found",
+  page.AddHistogram("shadow_kl_nats", "KL of the first token that shadow checks found",
                     metrics.shadow_kl);
   page.AddGauge("backend_fallback", "1 if the CPU stands in for a GPU that --backend=auto wanted",
                 static_cast<double>(metrics.backend_fallback.load()));

@@ -1,6 +1,8 @@
+#include <optional>
 #include <utility>
 
 #include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
 #include "kernels/base/status_macros.h"
 #include "semshare/v1/cache_admin.grpc.pb.h"
 #include "server/rpc/convert.h"
@@ -144,6 +146,31 @@ class CacheAdminService final : public v1::CacheAdmin::CallbackService {
                                   v1::StatsResponse* response) override {
     return RunUnary(call, executor_, [this, response] {
       FillStats(*broker_, broker_->metrics(), response);
+      return absl::OkStatus();
+    });
+  }
+
+  grpc::ServerUnaryReactor* ShadowStats(grpc::CallbackServerContext* call,
+                                        const v1::ShadowStatsRequest*,
+                                        v1::ShadowStatsResponse* response) override {
+    return RunUnary(call, executor_, [this, response] {
+      *response = ToResponse(broker_->ShadowStats(kDefaultTenant));
+      return absl::OkStatus();
+    });
+  }
+
+  grpc::ServerUnaryReactor* ResetShadow(grpc::CallbackServerContext* call,
+                                        const v1::ResetShadowRequest* request,
+                                        v1::ResetShadowResponse* response) override {
+    return RunUnary(call, executor_, [this, request, response]() -> absl::Status {
+      std::optional<ResultKind> kind;
+      if (request->kind() >= kResultKinds) {
+        return absl::InvalidArgumentError(absl::StrCat("kind: unknown value ", request->kind()));
+      }
+      if (request->kind() != 0) kind = static_cast<ResultKind>(request->kind());
+      SEMSHARE_ASSIGN_OR_RETURN(const int entries,
+                                broker_->ResetShadow(kDefaultTenant, request->model(), kind));
+      response->set_entries(static_cast<uint32_t>(entries));
       return absl::OkStatus();
     });
   }

@@ -1,7 +1,10 @@
+#include <spdlog/spdlog.h>
+
 #include <atomic>
 #include <chrono>
 #include <utility>
 
+#include "absl/strings/escaping.h"
 #include "kernels/base/status_macros.h"
 #include "semshare/v1/cache_broker.grpc.pb.h"
 #include "server/rpc/convert.h"
@@ -23,7 +26,8 @@ using Base = v1::CacheBroker::WithCallbackMethod_GetServerInfo<
         v1::CacheBroker::WithCallbackMethod_BeginPut<v1::CacheBroker::WithRawCallbackMethod_WriteKv<
             v1::CacheBroker::WithCallbackMethod_FindMatch<
                 v1::CacheBroker::WithRawCallbackMethod_ReadKv<
-                    v1::CacheBroker::WithCallbackMethod_ReleaseMatch<Service>>>>>>>>;
+                    v1::CacheBroker::WithCallbackMethod_ReleaseMatch<
+                        v1::CacheBroker::WithCallbackMethod_ReportShadowCheck<Service>>>>>>>>>;
 
 // A ReadKv that ends before it began.
 class RefusedRead final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
@@ -31,6 +35,14 @@ class RefusedRead final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
   explicit RefusedRead(const grpc::Status& status) { Finish(status); }
   void OnDone() override { delete this; }
 };
+
+void LogSwitchedOff(const ShadowCheck& check, const ShadowFigures& figures, int64_t disable_ms) {
+  spdlog::warn(
+      "shadow checks switched off kind={} model={} for_ms={} mean_kl={} checks={} last_preset={}",
+      v1::ResultKind_Name(static_cast<v1::ResultKind>(check.kind)),
+      absl::BytesToHexString(check.model), disable_ms, figures.mean_kl, figures.window,
+      v1::Preset_Name(static_cast<v1::Preset>(check.preset)));
+}
 
 class CacheBrokerService final : public Base {
  public:
@@ -121,6 +133,21 @@ class CacheBrokerService final : public Base {
     return RunUnary(call, context_.executor, [this, request] {
       return context_.broker->ReleaseMatch(kDefaultTenant, request->lease_id(),
                                            ToOutcome(request->outcome()));
+    });
+  }
+
+  grpc::ServerUnaryReactor* ReportShadowCheck(grpc::CallbackServerContext* call,
+                                              const v1::ReportShadowCheckRequest* request,
+                                              v1::ReportShadowCheckResponse* response) override {
+    return RunUnary(call, context_.executor, [this, request, response]() -> absl::Status {
+      SEMSHARE_ASSIGN_OR_RETURN(const ShadowCheck check, ToShadowCheck(*request));
+      SEMSHARE_ASSIGN_OR_RETURN(const ShadowMonitor::Verdict verdict,
+                                context_.broker->ReportShadowCheck(kDefaultTenant, check));
+      if (verdict.newly_disabled) {
+        LogSwitchedOff(check, verdict.figures, context_.broker->options().shadow.disable_ms);
+      }
+      response->set_disabled(verdict.disabled);
+      return absl::OkStatus();
     });
   }
 

@@ -255,6 +255,35 @@ MatchOutcome ToOutcome(const v1::MatchOutcome& outcome) {
   return value;
 }
 
+absl::StatusOr<ShadowCheck> ToShadowCheck(const v1::ReportShadowCheckRequest& request) {
+  ShadowCheck check;
+  check.model = request.model();
+  SEMSHARE_ASSIGN_OR_RETURN(check.kind,
+                            ToEnum("kind", request.kind(), v1::ResultKind_MAX, ResultKind::kMiss));
+  SEMSHARE_ASSIGN_OR_RETURN(check.preset,
+                            ToEnum("preset", request.preset(), v1::Preset_MAX, Preset::kAuto));
+  check.kl_first = request.kl_first();
+  check.same_token = request.same_token();
+  return check;
+}
+
+v1::ShadowStatsResponse ToResponse(const std::vector<ShadowEntry>& entries) {
+  v1::ShadowStatsResponse response;
+  for (const ShadowEntry& entry : entries) {
+    v1::ShadowStatsResponse::Entry* added = response.add_entries();
+    added->set_model(entry.model);
+    added->set_kind(static_cast<uint32_t>(entry.kind));
+    added->set_checks(entry.figures.checks);
+    added->set_window(static_cast<uint32_t>(entry.figures.window));
+    added->set_mean_kl(entry.figures.mean_kl);
+    added->set_largest_kl(entry.figures.largest_kl);
+    added->set_agreement(entry.figures.agreement);
+    added->set_disabled(entry.figures.disabled_until_ms != 0);
+    added->set_disabled_until_unix_ms(entry.figures.disabled_until_ms);
+  }
+  return response;
+}
+
 absl::StatusOr<ReferenceName> ToReferenceName(const v1::ReferenceName& name) {
   ReferenceName value;
   value.model = name.model();

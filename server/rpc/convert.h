@@ -5,6 +5,7 @@
 #define SEMSHARE_SERVER_RPC_CONVERT_H_
 
 #include <string_view>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "semshare/v1/cache_admin.pb.h"
@@ -40,6 +41,9 @@ absl::StatusOr<v1::Transport> ToTransport(v1::Transport transport, const Backend
 absl::StatusOr<KvView> ToKvView(const char* field, const v1::KvView& view, MemorySpan region);
 
 MatchOutcome ToOutcome(const v1::MatchOutcome& outcome);
+
+absl::StatusOr<ShadowCheck> ToShadowCheck(const v1::ReportShadowCheckRequest& request);
+v1::ShadowStatsResponse ToResponse(const std::vector<ShadowEntry>& entries);
 
 absl::StatusOr<ReferenceName> ToReferenceName(const v1::ReferenceName& name);
 v1::ReferenceInfo ToReferenceInfo(const Reference& reference, std::string_view fingerprint);

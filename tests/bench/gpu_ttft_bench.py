@@ -43,9 +43,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from semshare.client import BrokerError, Client
 from semshare.eval.measure import MeasureOptions, Pair, Preset, time_rounds
-from semshare.eval.metrics import kl_divergence
 from semshare.eval.prefill import FullPrefill
 from semshare.hf import CachedModel
+from semshare.hf.divergence import kl_divergence
 from semshare.quickstart.daemon import Daemon, DaemonError
 
 NOT_RUN = 77

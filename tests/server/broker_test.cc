@@ -172,22 +172,17 @@ TEST_P(BrokerTest, OutcomesAreCheckedAndCounted) {
   bad.seconds_saved = NAN;
   EXPECT_THAT(release(bad), HasSubstr("seconds_saved"));
   bad = outcome;
-  bad.shadow_kl = -1;
-  EXPECT_THAT(release(bad), HasSubstr("shadow_kl"));
-  bad = outcome;
   bad.fallback_reason = std::string(65, 'x');
   EXPECT_THAT(release(bad), HasSubstr("fallback_reason"));
   EXPECT_TRUE(broker().OpenLease(kTenant, id).ok());  // a refused outcome ends nothing
 
   outcome.seconds_saved = -2;  // a loss counts as no gain
-  outcome.shadow_kl = 0.5;
   outcome.fallback_reason = "sigma";
   EXPECT_EQ(release(outcome), "");
   const Metrics& metrics = broker().metrics();
   EXPECT_EQ(metrics.fallbacks_sigma.load(), 1U);
   EXPECT_EQ(metrics.fallbacks_other.load(), 0U);
   EXPECT_EQ(metrics.saved_seconds.sum_seconds(), 0);
-  EXPECT_NEAR(metrics.shadow_kl.sum_seconds(), 0.5, 1e-9);
   EXPECT_EQ(release(outcome), "");  // idempotent, and not counted again
   EXPECT_EQ(metrics.fallbacks_sigma.load(), 1U);
 }

@@ -3,7 +3,9 @@
 #include <string>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "client/cpp/ctl/command.h"
 #include "client/cpp/ctl/table.h"
@@ -161,13 +163,18 @@ absl::Status SetPinned(const Context& context, bool pinned) {
 absl::Status Pin(const Context& context) { return SetPinned(context, true); }
 absl::Status Unpin(const Context& context) { return SetPinned(context, false); }
 
+std::string KindText(uint32_t kind) {
+  const int value = static_cast<int>(kind);
+  if (!v1::ResultKind_IsValid(value)) return absl::StrCat(kind);
+  return EnumText(v1::ResultKind_Name(static_cast<v1::ResultKind>(value)), "RESULT_KIND_");
+}
+
 std::string Results(const v1::StatsResponse& stats) {
   std::string text;
   for (int kind = 1; kind < stats.results_size(); ++kind) {
     if (stats.results(kind) == 0 || !v1::ResultKind_IsValid(kind)) continue;
-    const std::string name =
-        EnumText(v1::ResultKind_Name(static_cast<v1::ResultKind>(kind)), "RESULT_KIND_");
-    absl::StrAppend(&text, text.empty() ? "" : ", ", name, " ", HumanCount(stats.results(kind)));
+    absl::StrAppend(&text, text.empty() ? "" : ", ", KindText(static_cast<uint32_t>(kind)), " ",
+                    HumanCount(stats.results(kind)));
   }
   return text.empty() ? "-" : text;
 }
@@ -201,6 +208,68 @@ absl::Status Stats(const Context& context) {
   lines.Add("draining", YesNo(stats->draining()));
   lines.Print(context.out);
   return absl::OkStatus();
+}
+
+absl::Status ResetShadow(const Context& context, const v1::ResetShadowRequest& request) {
+  absl::StatusOr<v1::ResetShadowResponse> answer = context.client.ResetShadow(request);
+  if (!answer.ok()) return answer.status();
+  return Say(context, *answer,
+             absl::StrCat("forgot the checks of ", answer->entries(), " kind(s) of match"));
+}
+
+absl::Status PrintShadow(const Context& context, const v1::ShadowStatsResponse& stats) {
+  absl::StatusOr<int64_t> now_ms = ServerNowMs(context.client);
+  if (!now_ms.ok()) return now_ms.status();
+  Table table({{"MODEL"},
+               {"KIND"},
+               {"CHECKS", Align::kRight},
+               {"LATEST", Align::kRight},
+               {"MEAN KL", Align::kRight},
+               {"LARGEST KL", Align::kRight},
+               {"SAME TOKEN", Align::kRight},
+               {"STATE"}});
+  for (const auto& entry : stats.entries()) {
+    const bool known = entry.window() > 0;
+    table.Add({Hex(entry.model(), kShortIdBytes), KindText(entry.kind()),
+               HumanCount(entry.checks()), absl::StrCat(entry.window()),
+               known ? absl::StrFormat("%.5f", entry.mean_kl()) : "-",
+               known ? absl::StrFormat("%.5f", entry.largest_kl()) : "-",
+               known ? HumanShare(entry.agreement()) : "-",
+               entry.disabled()
+                   ? absl::StrCat("off, back ", HumanTime(entry.disabled_until_unix_ms(), *now_ms))
+                   : "on"});
+  }
+  table.Print(context.out);
+  return absl::OkStatus();
+}
+
+absl::Status Shadow(const Context& context) {
+  v1::ResetShadowRequest chosen;
+  if (context.arguments.Has("kind")) {
+    const std::string text = context.arguments.Text("kind");
+    v1::ResultKind kind = v1::RESULT_KIND_UNSPECIFIED;
+    if (!v1::ResultKind_Parse("RESULT_KIND_" + absl::AsciiStrToUpper(text), &kind) ||
+        kind < v1::RESULT_KIND_EXACT_PREFIX || kind > v1::RESULT_KIND_SEMSHAREKV) {
+      return UsageError(absl::StrCat("--kind: '", text, "' is no kind of match"));
+    }
+    chosen.set_kind(static_cast<uint32_t>(kind));
+  }
+  if (context.arguments.Has("model")) {
+    absl::StatusOr<v1::ListModelsResponse::Model> found = ResolveModel(context);
+    if (!found.ok()) return found.status();
+    chosen.set_model(found->fingerprint());
+  }
+  if (context.arguments.Has("reset")) return ResetShadow(context, chosen);
+  absl::StatusOr<v1::ShadowStatsResponse> stats = context.client.ShadowStats();
+  if (!stats.ok()) return stats.status();
+  v1::ShadowStatsResponse shown;
+  for (v1::ShadowStatsResponse::Entry& entry : *stats->mutable_entries()) {
+    if (!chosen.model().empty() && entry.model() != chosen.model()) continue;
+    if (chosen.kind() != 0 && entry.kind() != chosen.kind()) continue;
+    *shown.add_entries() = std::move(entry);
+  }
+  if (context.json) return PrintJson(shown, context.out);
+  return PrintShadow(context, shown);
 }
 
 absl::Status Health(const Context& context) {
@@ -288,6 +357,13 @@ std::vector<Command> AdminCommands() {
       {{"pin", {"REF"}, "Keeps a reference in memory and from expiring", {model}}, &Pin},
       {{"unpin", {"REF"}, "Undoes pin", {model}}, &Unpin},
       {{"stats", {}, "Shows what is held and how well it is reused", {}}, &Stats},
+      {{"shadow",
+        {},
+        "Shows what shadow checks found and which kinds of match they switched off",
+        {{"reset", "", "forget the checks, and switch on again what they switched off"},
+         {"kind", "KIND", "of one kind, such as shifted"},
+         {"model", "FP", "of one model, by its fingerprint or a prefix of it"}}},
+       &Shadow},
       {{"health",
         {},
         "Asks whether the broker serves; exit code 0 if it does",

@@ -294,3 +294,10 @@ class Client:
         """Gives a lease back, with what became of it. Idempotent."""
         request = pb.ReleaseMatchRequest(lease_id=lease_id, outcome=outcome)
         self._unary(self._stub.ReleaseMatch, request, timeout_s)
+
+    def report_shadow_check(
+        self, request: pb.ReportShadowCheckRequest, *, timeout_s: float | None = None
+    ) -> bool:
+        """Tells how a reuse compared with a full prefill of the same prompt; whether the broker
+        now keeps from offering this kind of match."""
+        return self._unary(self._stub.ReportShadowCheck, request, timeout_s).disabled

@@ -155,6 +155,20 @@ TEST(ClientTest, AMissIsAnAnswer) {
   EXPECT_TRUE(broker.record().releases.empty());
 }
 
+TEST(ClientTest, ShadowChecksAreReported) {
+  ScriptedBroker broker;
+  v1::ReportShadowCheckRequest check;
+  check.set_model(Fingerprint('m'));
+  check.set_kind(v1::RESULT_KIND_SHIFTED);
+  check.set_kl_first(0.25);
+  auto client = Connect(broker.address());
+  const auto answer = client->ReportShadowCheck(check);
+  ASSERT_TRUE(answer.ok()) << answer.status();
+  EXPECT_TRUE(answer->disabled());
+  ASSERT_EQ(broker.record().shadow_checks.size(), 1u);
+  EXPECT_EQ(broker.record().shadow_checks[0].kl_first(), 0.25);
+}
+
 TEST(ClientTest, AnAnswerThatIsNeitherIsRefused) {
   ScriptedBroker broker;
   broker.script().find = v1::FindMatchResponse();

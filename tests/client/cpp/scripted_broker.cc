@@ -148,6 +148,13 @@ class BrokerService
     return ToGrpcStatus(stage_->script.release_status);
   }
 
+  grpc::Status ReportShadowCheck(grpc::ServerContext*, const v1::ReportShadowCheckRequest* request,
+                                 v1::ReportShadowCheckResponse* response) override {
+    stage_->Record([&](BrokerRecord* record) { record->shadow_checks.push_back(*request); });
+    response->set_disabled(true);
+    return grpc::Status::OK;
+  }
+
  private:
   Stage* const stage_;
 };
@@ -206,6 +213,19 @@ class AdminService : public v1::CacheAdmin::Service {
   grpc::Status Stats(grpc::ServerContext*, const v1::StatsRequest*,
                      v1::StatsResponse* response) override {
     *response = stage_->script.stats;
+    return grpc::Status::OK;
+  }
+
+  grpc::Status ShadowStats(grpc::ServerContext*, const v1::ShadowStatsRequest*,
+                           v1::ShadowStatsResponse* response) override {
+    *response = stage_->script.shadow;
+    return grpc::Status::OK;
+  }
+
+  grpc::Status ResetShadow(grpc::ServerContext*, const v1::ResetShadowRequest* request,
+                           v1::ResetShadowResponse* response) override {
+    stage_->Record([&](BrokerRecord* record) { record->shadow_resets.push_back(*request); });
+    response->set_entries(2);
     return grpc::Status::OK;
   }
 

@@ -41,6 +41,7 @@ struct BrokerScript {
   std::function<absl::Status(const v1::ReferenceName&)> knows;
   v1::DescribeResponse describe;
   v1::StatsResponse stats;
+  v1::ShadowStatsResponse shadow;
 };
 
 struct BrokerRecord {
@@ -53,6 +54,8 @@ struct BrokerRecord {
   std::vector<v1::ReadKvRequest> reads;
   int reads_cancelled = 0;
   std::vector<v1::ReleaseMatchRequest> releases;
+  std::vector<v1::ReportShadowCheckRequest> shadow_checks;
+  std::vector<v1::ResetShadowRequest> shadow_resets;
   std::vector<v1::ReferenceName> names;
   std::vector<v1::PinRequest> pins;
   std::vector<v1::TrimByTimeRequest> trims;

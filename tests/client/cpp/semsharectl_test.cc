@@ -156,15 +156,16 @@ class SemsharectlTest : public ::testing::Test {
     for (const uint32_t id : ids) file << id << '\n';
   }
 
+  google::protobuf::Struct Addresses() {
+    google::protobuf::Struct json;
+    const std::string text = Contents("address.json");
+    EXPECT_TRUE(google::protobuf::util::JsonStringToMessage(text, &json).ok()) << text;
+    return json;
+  }
+
   // What the command line cannot do: only an engine registers a model.
   void RegisterModel() {
-    const google::protobuf::Struct addresses = [this] {
-      google::protobuf::Struct json;
-      const std::string text = Contents("address.json");
-      EXPECT_TRUE(google::protobuf::util::JsonStringToMessage(text, &json).ok()) << text;
-      return json;
-    }();
-    auto client = Client::Create({addresses.fields().at("grpc").string_value()});
+    auto client = Client::Create({Addresses().fields().at("grpc").string_value()});
     ASSERT_TRUE(client.ok()) << client.status();
     std::mt19937 random(3);
     std::vector<float> table(kVocabulary * kEmbeddingWidth);
@@ -330,6 +331,39 @@ TEST_F(SemsharectlTest, TheProgramItselfWorks) {
   EXPECT_EQ(fread(text, 1, sizeof(text) - 1, pipe), 8u);
   EXPECT_EQ(pclose(pipe), 0);
   EXPECT_STREQ(text, "SERVING\n");
+}
+
+// What shadow checks find reaches FindMatch, the log and the command line, and can be undone there.
+TEST_F(SemsharectlTest, ShadowChecksSwitchAKindOffUntilTheyAreForgotten) {
+  ASSERT_NO_FATAL_FAILURE(StartDaemon());
+  ASSERT_NO_FATAL_FAILURE(RegisterModel());
+  ASSERT_NO_FATAL_FAILURE(PutReference());
+  const std::vector<std::string> find = {"find", "--ids=" + Path("target.ids"), "--mode=exact"};
+  ASSERT_EQ(Ctl(find), 0) << err_;
+  ASSERT_THAT(out_, HasSubstr("shifted"));
+  ASSERT_EQ(Ctl({"models", "--json"}), 0) << err_;
+  v1::ListModelsResponse models;
+  ASSERT_TRUE(google::protobuf::util::JsonStringToMessage(out_, &models).ok());
+  auto client = Client::Create({Addresses().fields().at("grpc").string_value()});
+  ASSERT_TRUE(client.ok()) << client.status();
+  v1::ReportShadowCheckRequest check;
+  check.set_model(models.models(0).fingerprint());
+  check.set_kind(v1::RESULT_KIND_SHIFTED);
+  check.set_kl_first(1.5);
+  for (int i = 0; i < 8; ++i) {
+    const auto answer = (*client)->ReportShadowCheck(check);
+    ASSERT_TRUE(answer.ok()) << answer.status();
+    EXPECT_EQ(answer->disabled(), i == 7);
+  }
+  ASSERT_EQ(Ctl(find), 0) << err_;
+  EXPECT_THAT(out_, HasSubstr("disabled (shadow checks"));
+  EXPECT_THAT(Contents("semshared.log"), HasSubstr("kind=RESULT_KIND_SHIFTED"));
+  ASSERT_EQ(Ctl({"shadow"}), 0) << err_;
+  EXPECT_THAT(out_, HasSubstr("1.50000        0.0%  off, back in "));
+  ASSERT_EQ(Ctl({"shadow", "--reset", "--kind=shifted"}), 0) << err_;
+  EXPECT_EQ(out_, "forgot the checks of 1 kind(s) of match\n");
+  ASSERT_EQ(Ctl(find), 0) << err_;
+  EXPECT_THAT(out_, HasSubstr("shifted"));
 }
 
 }  // namespace

@@ -100,6 +100,7 @@ class LocalBroker:
         self.uploads: dict[bytes, tuple[bytes, bytes, Reference]] = {}
         self.leases: dict[bytes, Lease] = {}
         self.outcomes: list[Any] = []
+        self.checks: list[Any] = []
         self._ids = itertools.count(1)
 
     def get_model(self, fingerprint: bytes, *, timeout_s: float | None = None) -> bool:
@@ -201,6 +202,10 @@ class LocalBroker:
     ) -> None:
         self.leases.pop(lease_id, None)
         self.outcomes.append(outcome)
+
+    def report_shadow_check(self, request: Any, *, timeout_s: float | None = None) -> Any:
+        self.checks.append(request)
+        return False
 
 
 class LocalStream:

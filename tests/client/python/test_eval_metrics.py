@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from semshare.eval import Measurement, Preset, agreement, kl_divergence
-from semshare.eval.metrics import spearman
+from semshare.eval.correlation import spearman
 from semshare.eval.plot import draw
 from semshare.eval.progress import Progress
 from semshare.eval.report import format_kl, format_table, json_line, results_table

@@ -17,7 +17,10 @@ TEST(FlagsTest, OperatorsSetLimitsAndGates) {
                                         "--lease_memory_ms=8",
                                         "--minimum_coverage=0.25",
                                         "--minimum_match_tokens=9",
-                                        "--maximum_recomputed_share=0.5"};
+                                        "--maximum_recomputed_share=0.5",
+                                        "--shadow_kl_limit=0.125",
+                                        "--shadow_minimum_checks=64",
+                                        "--shadow_disable_ms=10"};
   std::vector<char*> pointers;
   for (std::string& argument : arguments) pointers.push_back(argument.data());
   const auto set = OptionsFromFlags(static_cast<int>(pointers.size()), pointers.data());
@@ -30,6 +33,9 @@ TEST(FlagsTest, OperatorsSetLimitsAndGates) {
   EXPECT_EQ(set->broker.minimum_match_tokens, 9);
   EXPECT_EQ(set->broker.minimum_coverage, 0.25);
   EXPECT_EQ(set->broker.maximum_recomputed_share, 0.5);
+  EXPECT_EQ(set->broker.shadow.kl_limit, 0.125);
+  EXPECT_EQ(set->broker.shadow.minimum_checks, 64);
+  EXPECT_EQ(set->broker.shadow.disable_ms, 10);
   // What is not said keeps its default.
   EXPECT_EQ(set->broker.lease_timeout_ms, BrokerOptions().lease_timeout_ms);
 }

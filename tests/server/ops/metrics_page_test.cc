@@ -29,6 +29,29 @@ TEST(MetricsPageTest, AFallbackToTheCpuIsAGauge) {
   EXPECT_THAT(MetricsPage(harness.broker.get()), HasSubstr("\nsemshare_backend_fallback 1\n"));
 }
 
+TEST(MetricsPageTest, ShadowChecksAndWhatTheySwitchedOff) {
+  BrokerHarness harness(BackendCases()[0]);
+  ASSERT_TRUE(harness.RegisterModel().ok());
+  EXPECT_THAT(MetricsPage(harness.broker.get()),
+              HasSubstr("semshare_shadow_disabled{kind=\"shifted\"} 0"));
+  ShadowCheck check;
+  check.model = harness.engine.fingerprint();
+  check.kind = ResultKind::kShifted;
+  check.kl_first = 2;
+  for (int i = 0; i < harness.broker->options().shadow.minimum_checks; ++i) {
+    check.same_token = i > 2;
+    ASSERT_TRUE(harness.broker->ReportShadowCheck(kTenant, check).ok());
+  }
+  const std::string page = MetricsPage(harness.broker.get());
+  EXPECT_THAT(page, HasSubstr("semshare_shadow_checks_total 8\n"));
+  EXPECT_THAT(page, HasSubstr("semshare_shadow_disagreements_total 3\n"));
+  EXPECT_THAT(page, HasSubstr("semshare_shadow_switch_offs_total 1\n"));
+  EXPECT_THAT(page, HasSubstr("semshare_shadow_kl_nats_sum 16\n"));
+  EXPECT_THAT(page, HasSubstr("semshare_shadow_disabled{kind=\"shifted\"} 1"));
+  EXPECT_THAT(page, HasSubstr("semshare_shadow_disabled{kind=\"edited\"} 0"));
+  EXPECT_THAT(page, HasSubstr("semshare_find_misses_total{reason=\"disabled\"} 0"));
+}
+
 TEST(MetricsPageTest, CountsTokensAndResults) {
   BrokerHarness harness(BackendCases()[0]);
   ASSERT_TRUE(harness.RegisterModel().ok());

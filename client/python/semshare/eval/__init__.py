@@ -15,9 +15,9 @@ The fidelity report is made of a corpus, in three steps, of which the second may
 """
 
 from semshare.eval.measure import Measurement, MeasureOptions, Pair, Preset, measure_pair
-from semshare.eval.metrics import agreement, kl_divergence
 from semshare.eval.pairs import PairsError, read_pairs
 from semshare.eval.prefill import FullPrefill
+from semshare.hf.divergence import agreement, kl_divergence
 
 __all__ = [
     "FullPrefill",

@@ -9,7 +9,7 @@ from typing import Any
 
 from semshare.eval.bootstrap import Interval, median_interval
 from semshare.eval.controls import CONTROLS
-from semshare.eval.metrics import spearman
+from semshare.eval.correlation import spearman
 from semshare.eval.results import Row
 from semshare.eval.targets import MEAN_FACTOR, PAPER_CLASSES, PAPER_FACTOR, FidelityTarget
 from semshare.eval.variants import ANSWER_KINDS, WHOLE

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 
 import torch
 
-from semshare.eval.metrics import agreement, kl_divergence
 from semshare.eval.prefill import Decoded, FullPrefill, forced_logits, greedy, synchronize
+from semshare.hf.divergence import agreement, kl_divergence
 from semshare.v1 import cache_broker_pb2 as pb
 
 __all__ = [

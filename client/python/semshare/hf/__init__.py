@@ -6,6 +6,7 @@ from semshare.hf.errors import ApproximateCacheError, NotSupportedError
 from semshare.hf.guard import TokenGuard
 from semshare.hf.load import load_model
 from semshare.hf.report import GenerateResult, PrefillReport, PrefillResult, StoreResult
+from semshare.hf.shadow import ShadowPolicy
 
 __all__ = [
     "ApproximateCacheError",
@@ -15,6 +16,7 @@ __all__ = [
     "NotSupportedError",
     "PrefillReport",
     "PrefillResult",
+    "ShadowPolicy",
     "StoreResult",
     "TokenGuard",
     "load_model",

@@ -71,6 +71,8 @@ class Broker(Protocol):
         self, lease_id: bytes, outcome: Any = None, *, timeout_s: float | None = None
     ) -> None: ...
 
+    def report_shadow_check(self, request: Any, *, timeout_s: float | None = None) -> Any: ...
+
 
 class SharingBroker(Broker, Protocol):
     """A broker that may be on this host: the methods of shared memory and CUDA IPC, see

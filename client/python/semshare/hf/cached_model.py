@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -15,7 +14,8 @@ import torch
 from semshare.hf.broker import KIND_VALUES, KINDS, MODES, PRESETS, Broker, BrokerError
 from semshare.hf.cache import KvCache, PromptCache
 from semshare.hf.capture import CapturePolicy, Captures
-from semshare.hf.costs import PrefillCosts
+from semshare.hf.costs import PrefillCosts, TimedCache
+from semshare.hf.decode import continue_greedily
 from semshare.hf.errors import ApproximateCacheError, MalformedAnswer, SigmaExceeded
 from semshare.hf.guard import TokenGuard
 from semshare.hf.importance import question_importance
@@ -26,7 +26,9 @@ from semshare.hf.report import GenerateResult, PrefillReport, PrefillResult, Sto
 from semshare.hf.retention import RetainedCache
 from semshare.hf.reuse import DEFAULT_QUESTION_TOKENS, Reuse, ReuseOutcome
 from semshare.hf.selftest import check_selective
+from semshare.hf.shadow import ShadowChecks, ShadowPolicy
 from semshare.hf.spec import ModelDescription, describe
+from semshare.hf.turns import Turns
 from semshare.hf.upload import upload_rows
 from semshare.v1 import cache_broker_pb2 as pb
 
@@ -38,20 +40,6 @@ Ids = Sequence[int] | torch.Tensor
 _TRANSFER_FLOOR_S = 2.0
 
 
-class _TimedCache(KvCache):
-    """Knows how long a forward has spent in it: `copied_s`, which is not the model's work."""
-
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self.copied_s = 0.0
-
-    def update(self, *arguments: Any, **options: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        began = time.perf_counter()
-        rows = super().update(*arguments, **options)
-        self.copied_s += time.perf_counter() - began
-        return rows
-
-
 class CachedModel:
     """`model` with prefills that reuse what the broker holds.
 
@@ -59,7 +47,8 @@ class CachedModel:
     computed alone, and registers the model; `NotSupportedError` says what stands in the way of a
     model. A broker that does not answer is no error: registration is tried again with later calls.
 
-    Thread-safe: calls take turns. While a call runs, nobody else may use `model`.
+    Thread-safe: calls take turns. While a call runs, nobody else may use `model`; with a `shadow`
+    policy the model works between calls, too, and a call that comes then waits for one layer.
 
     `lookup_timeout_s` bounds `FindMatch`. A transfer may take as long as the full prefill that it
     saves, by what was observed, but at least 2 s; `transfer_timeout_s` is the upper bound, and the
@@ -70,8 +59,12 @@ class CachedModel:
 
     Mode `fuzzy` needs a `guard`, which knows the words that no similar one may stand for.
 
+    With a `shadow` policy, reuses are compared with full prefills while no call runs, and the
+    broker is told: it stops offering a kind of match that misses its target.
+
     `counters` counts results by kind and failures as `fallback:REASON`, `miss:REASON`,
-    `store:REASON`, `register:REASON`, `release:REASON`, and captures as `Captures` says.
+    `store:REASON`, `register:REASON`, `release:REASON`, captures as `Captures` says, and checks as
+    `ShadowChecks` does.
     """
 
     def __init__(
@@ -85,6 +78,7 @@ class CachedModel:
         transfer_timeout_s: float = 30.0,
         capture: CapturePolicy | None = None,
         guard: TokenGuard | None = None,
+        shadow: ShadowPolicy | None = None,
     ) -> None:
         model.eval()
         self.model = model
@@ -102,14 +96,19 @@ class CachedModel:
         self._pool = KvPool()
         self._costs = PrefillCosts()
         check_selective(self._driver, self._shapes)
-        self._lock = threading.RLock()
-        self._registered = False  # Guarded by _lock.
+        self._turns = Turns()
+        self._registered = False  # Guarded by _turns.
         # One thread for what need not delay anybody: releases and late registration.
         self._background = ThreadPoolExecutor(1, thread_name_prefix="semshare-background")
         self._registering: Future[str] | None = None
         self._captures = None
         if capture is not None:
             self._captures = Captures(capture, self._put_captured, self.counters)
+        self._shadow = None
+        if shadow is not None:
+            self._shadow = ShadowChecks(
+                shadow, self._driver, self._turns, self._report_check, self.counters
+            )
         self._register()
 
     @property
@@ -118,9 +117,11 @@ class CachedModel:
         return self.description.spec.fingerprint
 
     def close(self) -> None:
-        """Waits for captures and releases that are under way. The client stays open, and calls
-        still work: what the background would have released is then released at once, and nothing
-        is captured any more."""
+        """Ends shadow checks and waits for captures and releases that are under way. The client
+        stays open, and calls still work: what the background would have released is then released
+        at once, and nothing is checked or captured any more."""
+        if self._shadow is not None:
+            self._shadow.close()
         if self._captures is not None:
             self._captures.close()
         self._background.shutdown(wait=True)
@@ -145,7 +146,7 @@ class CachedModel:
         """
         began = time.perf_counter()
         tensor = self._tensor(ids)
-        with self._lock:
+        with self._turns:
             source = self._exact_rows(tensor, cache)
             importance = question_importance(self._driver, tensor, source, DEFAULT_QUESTION_TOKENS)
         request = self._put_request(
@@ -184,7 +185,7 @@ class CachedModel:
         result = StoreResult(tokens=len(request.token_ids))
         try:
             if not self._registered:
-                with self._lock:
+                with self._turns:
                     self._require_registered()
             self._upload(request, source, result)
         except BrokerError as error:
@@ -272,7 +273,7 @@ class CachedModel:
             request.semsharekv.CopyFrom(semsharekv or pb.SemShareKvOptions())
             if any(kind.name != FULL for kind in self._driver.kinds):
                 request.semsharekv.retain = False
-        with self._lock:
+        with self._turns:
             result = self._try_reuse(tensor, report, began, request)
             if result is None:
                 result = self._full(tensor, report, began)
@@ -281,6 +282,8 @@ class CachedModel:
             self.counters[f"{report.kind}:{report.fallback_reason}"] += 1
         if self._captures is not None:
             self._captures.offer(result)
+        if self._shadow is not None:
+            self._shadow.offer(result)
         return result
 
     def _try_reuse(
@@ -354,7 +357,7 @@ class CachedModel:
     def _full(self, ids: torch.Tensor, report: PrefillReport, began: float) -> PrefillResult:
         """The engine's own prefill, after whatever `report` tells has failed."""
         driver = self._driver
-        cache = _TimedCache(self._shapes, len(ids), driver.dtype, driver.device, self._pool)
+        cache = TimedCache(self._shapes, len(ids), driver.dtype, driver.device, self._pool)
         logits, seconds = self._timed_full(ids, cache)
         seconds -= cache.copied_s
         if report.kind == "fallback" and report.recomputed_share < 1.0:
@@ -385,18 +388,9 @@ class CachedModel:
 
     def generate(self, ids: Ids, max_new_tokens: int, **prefill: Any) -> GenerateResult:
         """Greedy continuation: `prefill`, then the model's own `generate` over its cache."""
-        first = self.prefill(ids, **prefill)
-        with self._lock, torch.inference_mode():
-            following = first.next_ids
-            stop = _stop_tokens(self.model)
-            if max_new_tokens > 1 and int(following[0, -1]) not in stop:
-                following = self.model.generate(
-                    following,
-                    attention_mask=torch.ones_like(following),
-                    past_key_values=first.cache,
-                    max_new_tokens=max_new_tokens - 1,
-                    do_sample=False,
-                )
+        with self._turns:
+            first = self.prefill(ids, **prefill)
+            following = continue_greedily(self.model, first, max_new_tokens)
         sequence = following[0].tolist()
         return GenerateResult(sequence, sequence[len(first.ids) :], first.cache, first.report)
 
@@ -458,6 +452,14 @@ class CachedModel:
         except BrokerError as error:
             self.counters[f"release:{error.code}"] += 1
 
+    def _report_check(self, check: Any) -> None:
+        check.model = self.fingerprint
+        try:
+            self.client.report_shadow_check(check, timeout_s=self.lookup_timeout_s)
+        except BrokerError as error:
+            self._forget_model_if_lost(error)
+            raise
+
     # Registration.
 
     def _require_registered(self) -> None:
@@ -492,10 +494,3 @@ class CachedModel:
 
 def _preset_name(value: int) -> str:
     return next((name for name, number in PRESETS.items() if number == value), "")
-
-
-def _stop_tokens(model: Any) -> set[int]:
-    stop = getattr(model.generation_config, "eos_token_id", None)
-    if stop is None:
-        return set()
-    return set(stop) if isinstance(stop, list) else {int(stop)}

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
+import torch
+
+from semshare.hf.cache import KvCache
 from semshare.v1 import cache_broker_pb2 as pb
 
 _BUCKET_TOKENS = 256
@@ -55,3 +59,17 @@ class PrefillCosts:
             for tokens, seconds in sorted(self._prefill.values()):
                 cost.prefill.add(tokens=round(tokens), seconds=seconds)
             return cost
+
+
+class TimedCache(KvCache):
+    """Knows how long a forward has spent in it: `copied_s`, which is not the model's work."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.copied_s = 0.0
+
+    def update(self, *arguments: Any, **options: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        began = time.perf_counter()
+        rows = super().update(*arguments, **options)
+        self.copied_s += time.perf_counter() - began
+        return rows

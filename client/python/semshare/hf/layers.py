@@ -12,6 +12,7 @@ Not thread-safe: one run at a time on a model, and nobody else may use the model
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -49,14 +50,29 @@ class LayerDriver:
             )
         self._keeps_last = "logits_to_keep" in inspect.signature(self.model.forward).parameters
 
-    def full(self, ids: torch.Tensor, cache: KvCache) -> torch.Tensor:
-        """The engine's own prefill of `[tokens]` ids, rows into `cache`; `[vocab]` logits."""
-        cache.rows = None
-        with torch.inference_mode():
-            out = self.model(
-                input_ids=ids[None], past_key_values=cache, use_cache=True, **self._keep()
-            )
-        return out.logits[0, -1].float()
+    def full(
+        self,
+        ids: torch.Tensor,
+        cache: KvCache | None,
+        *,
+        before_layer: Callable[[], None] | None = None,
+    ) -> torch.Tensor:
+        """The engine's own prefill of `[tokens]` ids, rows into `cache` or nowhere; `[vocab]`
+        logits.
+
+        `before_layer` is called before each decoder layer, and may end the forward by raising.
+        """
+        arguments: dict[str, Any] = {"input_ids": ids[None], "use_cache": cache is not None}
+        if cache is not None:
+            cache.rows = None
+            arguments["past_key_values"] = cache
+        with ExitStack() as stack:
+            stack.enter_context(torch.inference_mode())
+            if before_layer is not None:
+                hook = _caller(before_layer, threading.get_ident())
+                for module in self.layers:
+                    stack.callback(module.register_forward_pre_hook(hook).remove)
+            return self.model(**arguments, **self._keep()).logits[0, -1].float()
 
     def run(
         self,
@@ -208,6 +224,16 @@ class _Narrower:
 def _hidden_states(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
     states: torch.Tensor = args[0] if args else kwargs["hidden_states"]
     return states
+
+
+def _caller(before_layer: Callable[[], None], thread: int) -> Callable[..., None]:
+    """Calls it for forwards of one thread: hooks are the module's, and so every thread's."""
+
+    def hook(_: nn.Module, __: Any) -> None:
+        if threading.get_ident() == thread:
+            before_layer()
+
+    return hook
 
 
 def _collector(importance: torch.Tensor) -> Callable[..., None]:

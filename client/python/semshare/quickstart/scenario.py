@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from semshare.eval.measure import kind_name
-from semshare.eval.metrics import kl_divergence
 from semshare.eval.prefill import FullPrefill, greedy
 from semshare.eval.progress import Progress
 from semshare.eval.report import format_kl
+from semshare.hf.divergence import kl_divergence
 from semshare.texts import PairMaker, PromptPair, document, fit
 
 __all__ = ["ASKED", "Answered", "ask", "describe", "make_pairs", "summary_row"]

@@ -18,6 +18,7 @@ namespace {
 using testing::Fingerprint;
 using ::testing::HasSubstr;
 using testing::Id;
+using ::testing::Not;
 
 constexpr int64_t kNowMs = 1'700'000'000'000;
 
@@ -111,10 +112,13 @@ TEST_F(RunTest, UsageErrorsExitWith2AndHelpWith0) {
   EXPECT_EQ(Ctl({"find", "--ids=x", "--kl_target=-1"}), 2);
   EXPECT_EQ(Ctl({"put", "--ids=x", "--kv=x", "--priority=256"}), 2);
   EXPECT_EQ(Ctl({"put", "--ids=x", "--kv=x", "--durability=maybe"}), 2);
+  EXPECT_EQ(Ctl({"shadow", "--kind=odd"}), 2);
+  EXPECT_EQ(Ctl({"shadow", "--kind=unspecified", "--reset"}), 2);
+  EXPECT_EQ(Ctl({"shadow", "--kind=miss", "--reset"}), 2);
   EXPECT_TRUE(out_.empty());
   EXPECT_EQ(Plain({"--help"}), 0);
   for (const char* name : {"models", "put", "find", "read", "list", "describe", "delete", "pin",
-                           "unpin", "stats", "health", "info", "trim", "drain"}) {
+                           "unpin", "stats", "shadow", "health", "info", "trim", "drain"}) {
     EXPECT_THAT(out_, HasSubstr(std::string("\n  ") + name));
   }
   EXPECT_EQ(Plain({"put", "--help"}), 0);
@@ -262,6 +266,46 @@ TEST_F(RunTest, StatsAreReadable) {
   ASSERT_EQ(Ctl({"stats", "--json"}), 0);
   EXPECT_EQ(Json().fields().at("tokens_matched").string_value(), "9000");
   EXPECT_FALSE(Json().fields().at("draining").bool_value());
+}
+
+TEST_F(RunTest, ShadowChecksAreShownAndForgotten) {
+  AddModel("second", 'n');
+  const auto add = [&](char model, v1::ResultKind kind) {
+    v1::ShadowStatsResponse::Entry* entry = broker_.script().shadow.add_entries();
+    entry->set_model(Fingerprint(model));
+    entry->set_kind(static_cast<uint32_t>(kind));
+    entry->set_checks(1200);
+    return entry;
+  };
+  v1::ShadowStatsResponse::Entry* bad = add('m', v1::RESULT_KIND_EDITED);
+  bad->set_window(64);
+  bad->set_mean_kl(0.0625);
+  bad->set_largest_kl(0.5);
+  bad->set_agreement(0.75);
+  bad->set_disabled(true);
+  bad->set_disabled_until_unix_ms(kNowMs + 90'000);
+  add('n', v1::RESULT_KIND_SHIFTED);
+  ASSERT_EQ(Ctl({"shadow"}), 0) << err_;
+  EXPECT_EQ(out_,
+            "MODEL         KIND     CHECKS  LATEST  MEAN KL  LARGEST KL  SAME TOKEN  STATE\n"
+            "6d6d6d6d6d6d  edited    1,200      64  0.06250     0.50000       75.0%  "
+            "off, back in 1 min 30 s\n"
+            "6e6e6e6e6e6e  shifted   1,200       0        -           -           -  on\n");
+  ASSERT_EQ(Ctl({"shadow", "--json", "--kind=edited"}), 0) << err_;
+  const google::protobuf::ListValue entries = Json().fields().at("entries").list_value();
+  ASSERT_EQ(entries.values_size(), 1);
+  EXPECT_EQ(entries.values(0).struct_value().fields().at("mean_kl").number_value(), 0.0625);
+  ASSERT_EQ(Ctl({"shadow", "--model=6e"}), 0) << err_;
+  EXPECT_THAT(out_, Not(HasSubstr("edited")));
+  ASSERT_EQ(Ctl({"shadow", "--reset"}), 0) << err_;
+  EXPECT_EQ(out_, "forgot the checks of 2 kind(s) of match\n");
+  ASSERT_EQ(Ctl({"shadow", "--reset", "--kind=Exact_Prefix", "--model=6e"}), 0) << err_;
+  const testing::BrokerRecord record = broker_.record();
+  ASSERT_EQ(record.shadow_resets.size(), 2u);
+  EXPECT_EQ(record.shadow_resets[0].kind(), 0u);
+  EXPECT_EQ(record.shadow_resets[0].model(), "");
+  EXPECT_EQ(record.shadow_resets[1].kind(), 1u);
+  EXPECT_EQ(record.shadow_resets[1].model(), Fingerprint('n'));
 }
 
 TEST_F(RunTest, HealthIsAnExitCode) {
