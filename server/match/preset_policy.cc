@@ -22,9 +22,11 @@ constexpr Step kOrdered[] = {{0, 1.0},      {0.02, 0.55},  {0.03, 0.4},
 constexpr double kOrderedFloor = 0.0006;
 constexpr double kOrderedSlope = 0.135;
 constexpr double kUnseenShare = 0.045;
+// More than that was not seen, whatever part of a prompt was in another wording.
+constexpr double kOrderedLargest = 0.035;
 // Passages in another order differ so widely from text to text that the worker is always asked
 // what matters now.
-constexpr Step kReordered[] = {{0.07, 0.1}, {0.10, 0.045}, {0.20, 0.02}};
+constexpr Step kReordered[] = {{0.07, 0.09}, {0.10, 0.045}, {0.20, 0.02}};
 constexpr double kReorderedKl = 0.1;
 // Rows of other tokens are never left alone.
 constexpr double kLeastFuzzyShare = 0.045;
@@ -43,7 +45,7 @@ double LeftAlone(const PolicyInput& input) {
   const auto tokens = static_cast<double>(input.tokens);
   const double unmatched = static_cast<double>(input.unmatched_tokens) / tokens;
   const double kl = kOrderedFloor + kOrderedSlope * std::max(0.0, unmatched - kUnseenShare);
-  return kl * std::max(1.0, kMeasuredTokens / tokens);
+  return std::min(kl, kOrderedLargest) * std::max(1.0, kMeasuredTokens / tokens);
 }
 
 }  // namespace

@@ -44,7 +44,7 @@ from semshare.eval.prefill import FullPrefill
 from semshare.eval.progress import Progress
 from semshare.eval.report import format_kl, format_table, json_line, results_table
 from semshare.eval.store import StoreError, store_in_subprocess
-from semshare.hf import CachedModel, load_model
+from semshare.hf import CachedModel, TokenGuard, load_model
 from semshare.quickstart.daemon import Daemon, DaemonError
 from semshare.texts import (
     CLASSES,
@@ -189,7 +189,7 @@ def run_document(
             with progress.step(f"{source.name}: storing the prompt from another process"):
                 store_in_subprocess(daemon.address, options.model, file, options.threads)
             with Client(daemon.address) as client:
-                cached = CachedModel(model, client)
+                cached = CachedModel(model, client, guard=TokenGuard(tokenizer))
                 full = FullPrefill(model)
                 measuring = MeasureOptions(runs=options.runs)
                 results: list[Measurement] = []

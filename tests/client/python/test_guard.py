@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import tiny_models
 import torch
@@ -12,6 +13,7 @@ from local_broker import LocalBroker
 from real_broker import BINARY, RealBroker, needs_semshared
 
 from semshare.hf import CachedModel, TokenGuard, load_model
+from semshare.hf.divergence import kl_divergence
 from semshare.hf.errors import MalformedAnswer
 from semshare.texts import document, fit
 from semshare.v1 import cache_broker_pb2 as pb
@@ -38,7 +40,9 @@ def test_words_that_tell_are_guarded_whole(word: str, smollm2: tuple[Any, Any]) 
     tokenizer = smollm2[1]
     before, after = "the old pump is said to be ", " and so they went on"
     ids = tokenizer.encode(before + word + after)
-    marks = TokenGuard(tokenizer).guarded(ids)
+    marks = np.zeros(len(ids), dtype=bool)
+    for begin, end in TokenGuard(tokenizer).words(ids):
+        marks[begin:end] = True
     kept = tokenizer.decode([each for each, mark in zip(ids, marks, strict=True) if not mark])
     assert kept.split() == (before + after).split(), tokenizer.decode(ids)
     assert bool(marks.any())
@@ -47,7 +51,7 @@ def test_words_that_tell_are_guarded_whole(word: str, smollm2: tuple[Any, Any]) 
 def test_plain_words_are_free(smollm2: tuple[Any, Any]) -> None:
     tokenizer = smollm2[1]
     ids = tokenizer.encode(" the water rose quickly, and nobler people than we are left the shore;")
-    assert not TokenGuard(tokenizer).guarded(ids).any()
+    assert list(TokenGuard(tokenizer).words(ids)) == []
 
 
 def test_either_side_of_a_fuzzy_segment_is_judged(smollm2: tuple[Any, Any]) -> None:
@@ -62,11 +66,47 @@ def test_either_side_of_a_fuzzy_segment_is_judged(smollm2: tuple[Any, Any]) -> N
         target_begin=2, tokens=len(target) - 2, kind=pb.SEGMENT_KIND_FUZZY, source_ids=source[2:]
     )
     marks = guard.must_compute(target, match)
-    wanted = [tokenizer.decode([each]).strip() in ("now", "4") for each in target]
-    assert [*marks[:2], *marks[2:]] == wanted
+    computed = [tokenizer.decode([each]).strip() for each in np.asarray(target)[marks]]
+    assert [each for each in computed if each] == ["now", "4"]
     del match.segments[1].source_ids[-1]
     with pytest.raises(MalformedAnswer, match="does not name its source"):
         guard.must_compute(target, match)
+
+
+def test_a_number_is_not_put_together_from_another(smollm2: tuple[Any, Any]) -> None:
+    """Digits that are equal, and far from any other difference, were computed behind others."""
+    tokenizer = smollm2[1]
+    guard = TokenGuard(tokenizer)
+    words = " some plain words that say very little about anything that matters to us here"
+    text = f"{words} the 21 of may{words} and 12{words} to the end"
+    target = tokenizer.encode(text)
+    digits = [place for place, each in enumerate(target) if tokenizer.decode([each]) in "012"]
+    assert len(digits) == 4, "a token for each digit"
+    first, second = digits[:2], digits[2:]
+
+    def match_of(*pieces: tuple[int, int, int]) -> Any:
+        match = pb.Match(kind=pb.RESULT_KIND_EDITED)
+        for begin, end, source in pieces:
+            match.segments.add(
+                target_begin=begin,
+                tokens=end - begin,
+                source_begin=source,
+                kind=pb.SEGMENT_KIND_TOKEN,
+            )
+        return match
+
+    # The second digit of 21 is taken from the 1 of 12 before it; 12 itself has only moved.
+    end = len(target) - 1
+    moved = (second[0] - 5, end, 90)
+    broken = match_of((0, first[0], 0), (first[1], first[1] + 1, first[0]), moved)
+    marks = guard.must_compute(target, broken)
+    assert [int(each) for each in np.flatnonzero(marks)] == first
+    # One run that two segments make is no break, whatever their kinds.
+    joined = match_of((0, first[1], 0), (first[1], end, first[1]))
+    assert not guard.must_compute(target, joined).any()
+    # A run that ends within a number: what is behind it has changed.
+    cut = match_of((0, second[1], 0))
+    assert [int(each) for each in np.flatnonzero(guard.must_compute(target, cut))] == second
 
 
 def test_fuzzy_without_a_guard_is_refused() -> None:
@@ -79,9 +119,9 @@ def test_fuzzy_without_a_guard_is_refused() -> None:
 # Kind -> the sentence as it was stored, as it is asked, and the question.
 FACTS = {
     "number": (
-        "The pump of the lower basin holds 7413 litres.",
-        "The pump of the lower basin holds 2968 litres.",
-        "How many litres does the pump of the lower basin hold?",
+        "The access code of the boat house is 7413.",
+        "The access code of the boat house is 4731.",
+        "What is the access code of the boat house?",
     ),
     "date": (
         "The great inspection took place on 12 March 1974.",
@@ -89,40 +129,39 @@ FACTS = {
         "On what date did the great inspection take place?",
     ),
     "name": (
-        "The keeper of the lower basin is Margaret Hollis.",
-        "The keeper of the lower basin is Edward Finch.",
-        "Who is the keeper of the lower basin?",
-    ),
-    "negation": (
-        "Visitors are always allowed to enter the lower basin.",
-        "Visitors are never allowed to enter the lower basin.",
-        "Are visitors allowed to enter the lower basin?",
-    ),
-    "inserted negation": (
-        "It is safe to swim in the lower basin.",
-        "It is not safe to swim in the lower basin.",
-        "Is it safe to swim in the lower basin?",
-    ),
-    "removed negation": (
-        "It is not safe to swim in the lower basin.",
-        "It is safe to swim in the lower basin.",
-        "Is it safe to swim in the lower basin?",
+        "The owner of the boat house is Edward Finch.",
+        "The owner of the boat house is Margaret Hollis.",
+        "Who is the owner of the boat house?",
     ),
     "identifier": (
-        "The function that starts the pump is called start_pump_v2.",
-        "The function that starts the pump is called init_basin_hw.",
-        "What is the function that starts the pump called?",
+        "The name of the variable that holds the code of the boat house is boat_code_a.",
+        "The name of the variable that holds the code of the boat house is lock_word_b.",
+        "What is the name of the variable that holds the code of the boat house?",
+    ),
+    "negation": (
+        "Visitors are always allowed to enter the boat house.",
+        "Visitors are never allowed to enter the boat house.",
+        "Are visitors allowed to enter the boat house?",
+    ),
+    "inserted negation": (
+        "It is safe to swim near the boat house.",
+        "It is not safe to swim near the boat house.",
+        "Is it safe to swim near the boat house?",
+    ),
+    "removed negation": (
+        "It is not safe to swim near the boat house.",
+        "It is safe to swim near the boat house.",
+        "Is it safe to swim near the boat house?",
     ),
 }
+# What a model this small finds in the text; of the others only the distribution is compared.
+TOLD = {"number": "4731", "date": "21 May 1983", "name": "Margaret Hollis"}
 
 
 def _prompt(paragraphs: list[str], sentence: str, question: str) -> str:
     middle = len(paragraphs) // 2
     text = "\n\n".join([*paragraphs[:middle], sentence, *paragraphs[middle:]])
-    return (
-        f"<|im_start|>user\n{text}\n\n{question} Answer in one sentence.<|im_end|>\n"
-        "<|im_start|>assistant\n"
-    )
+    return f"<|im_start|>user\n{text}\n\n{question}<|im_end|>\n<|im_start|>assistant\n"
 
 
 def _answer(model: Any, ids: list[int]) -> list[int]:
@@ -166,10 +205,13 @@ def test_pairs_that_differ_only_there_answer_like_full_prefill(
     target = tokenizer.encode(_prompt(paragraphs, asked, question))
     assert cached.store(reference).error == ""
     result = cached.generate(target, 16, mode=mode)
-    assert result.report.kind in ("shifted", "edited", "fuzzy"), result.report
+    assert result.report.kind in ("exact_prefix", "shifted", "edited", "fuzzy"), result.report
     assert result.report.recomputed_share < 0.5
-    full = _answer(model, target)
-    assert tokenizer.decode(result.new_ids) == tokenizer.decode(full)
-    # The fact decides the answer: with the old sentence the model says something else.
-    if "negation" not in kind:
-        assert tokenizer.decode(_answer(model, reference)) != tokenizer.decode(full)
+    with torch.inference_mode():
+        logits = model(torch.tensor([target]), logits_to_keep=1).logits[0, -1]
+    reused = cached.prefill(target, mode=mode).logits
+    assert float(kl_divergence(logits, reused)) <= 0.005
+    assert int(logits.argmax()) == int(reused.argmax())
+    if kind in TOLD:
+        assert TOLD[kind] in tokenizer.decode(_answer(model, target)), "the model cannot tell"
+        assert TOLD[kind] in tokenizer.decode(result.new_ids)

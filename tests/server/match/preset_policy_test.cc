@@ -62,6 +62,9 @@ TEST(PresetPolicyTest, KnownPairs) {
   EXPECT_EQ(Ordered(0.01, 4475, 2000, 904), Balanced(0.03));
   EXPECT_EQ(Ordered(0.002, 4475, 2000, 904), Balanced(0.10));
   EXPECT_EQ(Ordered(0.0001, 4475, 2000, 904).preset, Preset::kFaithful);
+  // All of them: no worse than half, but for what is computed anyway.
+  EXPECT_EQ(Ordered(0.01, 4670, 4000, 1840), Balanced(0.045));
+  EXPECT_EQ(Ordered(0.002, 4670, 4000, 1840).preset, Preset::kFaithful);
   // Short prompts: a header is much of one, a sentence is not.
   EXPECT_EQ(Ordered(0.01, 816, 16, 104), Balanced(0.10));
   EXPECT_EQ(Ordered(0.01, 700, 16, 34).preset, Preset::kHeads);
@@ -69,6 +72,7 @@ TEST(PresetPolicyTest, KnownPairs) {
 
 TEST(PresetPolicyTest, OtherOrderAndOtherTokensAreNeverLeftAlone) {
   EXPECT_EQ(ChoosePreset({0.02, 4000, 8, 80, true, false}), Balanced(0.07));
+  EXPECT_EQ(ChoosePreset({0.01, 4000, 8, 80, true, false}), Balanced(0.07));
   EXPECT_EQ(ChoosePreset({0.005, 4000, 80, 80, true, false}), Balanced(0.10));
   EXPECT_EQ(ChoosePreset({0.001, 4000, 80, 80, true, false}).preset, Preset::kFaithful);
   EXPECT_EQ(ChoosePreset({0.02, 4000, 8, 80, false, true}), Balanced(0.045));

@@ -24,7 +24,7 @@ from semshare.eval.store import (
     store_here,
     store_in_subprocess,
 )
-from semshare.hf import CachedModel, load_model
+from semshare.hf import CachedModel, TokenGuard, load_model
 
 __all__ = ["evaluate", "main"]
 
@@ -117,7 +117,7 @@ def _run(options: argparse.Namespace, progress: Progress) -> None:
         if options.store == "subprocess" and not options.store_only:
             with progress.step("storing the references from another process"):
                 store_in_subprocess(options.address, options.model, options.pairs, options.threads)
-        cached = CachedModel(model, client)
+        cached = CachedModel(model, client, guard=TokenGuard(tokenizer))
         if options.store == "here" or options.store_only:
             store_here(cached, distinct_references(pairs), progress)
         if options.store_only:

@@ -36,7 +36,7 @@ from semshare.eval.progress import Progress
 from semshare.eval.results import Results, Row
 from semshare.eval.store import store_in_subprocess
 from semshare.eval.variants import WHOLE, Variant, applies
-from semshare.hf import CachedModel
+from semshare.hf import CachedModel, TokenGuard
 from semshare.quickstart.daemon import Daemon
 
 __all__ = ["CorpusRun", "RunOptions"]
@@ -130,9 +130,12 @@ class CorpusRun:
                     cached.close()
 
     def _cached(self, client: Client) -> CachedModel:
+        guard = TokenGuard(self._tokenizer)
         if self._kind == _TIMING:
-            return CachedModel(self._model, client)
-        return CachedModel(self._model, client, lookup_timeout_s=60.0, transfer_timeout_s=600.0)
+            return CachedModel(self._model, client, guard=guard)
+        return CachedModel(
+            self._model, client, lookup_timeout_s=60.0, transfer_timeout_s=600.0, guard=guard
+        )
 
     def _measure_pair(self, cached: Any, item: CorpusItem) -> None:
         truth = self._truth(cached, item)

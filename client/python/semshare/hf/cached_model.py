@@ -57,7 +57,8 @@ class CachedModel:
     With a `capture` policy, prefills are stored from the background: nobody waits for the upload,
     and the model does no work for it, so such references carry no importance.
 
-    Mode `fuzzy` needs a `guard`, which knows the words that no similar one may stand for.
+    With a `guard`, changed numbers, names, dates, negations and identifiers are computed whole.
+    Mode `fuzzy` needs one.
 
     With a `shadow` policy, reuses are compared with full prefills while no call runs, and the
     broker is told: it stops offering a kind of match that misses its target.

@@ -49,7 +49,7 @@ class Reuse:
         report: PrefillReport,
         guard: TokenGuard | None = None,
     ) -> None:
-        """`guard` is needed for fuzzy matches alone."""
+        """Without a `guard` a fuzzy match is refused."""
         self._driver = driver
         self._shapes = shapes
         self._pool = pool
@@ -65,10 +65,7 @@ class Reuse:
         matched = np.zeros(tokens, dtype=bool)
         matched[targets] = True
         plan = read_plan(match.plan, matched, len(self._shapes))
-        if match.kind == pb.RESULT_KIND_FUZZY:
-            if self._guard is None:
-                raise MalformedAnswer("a fuzzy match, which nobody has asked for")
-            plan.forever |= self._guard.must_compute(ids.tolist(), match)
+        self._apply_guard(ids, match, matched, plan)
         self._report.segments = len(match.segments)
         cache = KvCache(self._shapes, tokens, self._driver.dtype, self._driver.device, self._pool)
         receiver = self._receive(match.lease_id, cache, targets, timeout_s)
@@ -88,6 +85,15 @@ class Reuse:
         if retained is not None:
             outcome.retained = [torch.from_numpy(rows).to(ids.device) for rows in retained]
         return outcome
+
+    def _apply_guard(self, ids: torch.Tensor, match: Any, matched: np.ndarray, plan: Plan) -> None:
+        # The rows of an exact prefix are the engine's own; the paper's mode is what it is.
+        if match.kind in (pb.RESULT_KIND_EXACT_PREFIX, pb.RESULT_KIND_SEMSHAREKV):
+            return
+        if self._guard is not None:
+            plan.forever |= matched & self._guard.must_compute(ids.tolist(), match)
+        elif match.kind == pb.RESULT_KIND_FUZZY:
+            raise MalformedAnswer("a fuzzy match, which nobody has asked for")
 
     def _receive(
         self, lease_id: bytes, cache: KvCache, targets: np.ndarray, timeout_s: float

@@ -17,7 +17,7 @@ from semshare.client import BrokerError, Client
 from semshare.eval.prefill import FullPrefill
 from semshare.eval.progress import Progress
 from semshare.eval.report import format_kl, format_table
-from semshare.hf import CachedModel, load_model
+from semshare.hf import CachedModel, TokenGuard, load_model
 from semshare.quickstart.daemon import Daemon, DaemonError, remove_store, sigterm_interrupts
 from semshare.quickstart.scenario import (
     SEED,
@@ -135,7 +135,7 @@ def _ask_all(
     """Stores the document and asks every prompt; prints each, then all in a table."""
     pairs = make_pairs(tokenizer)
     reference = list(tokenizer(pairs[0].reference, add_special_tokens=False).input_ids)
-    cached = CachedModel(full.model, client)
+    cached = CachedModel(full.model, client, guard=TokenGuard(tokenizer))
     _say(f"Storing one document prompt of {len(reference):,} tokens.", heading=True)
     with progress.layers(full.model, "prefill, and its upload"):
         stored = cached.store(reference)
@@ -184,7 +184,7 @@ def _ask_again(
     client: Client, full: FullPrefill, tokenizer: Any, before: Answered, progress: Progress
 ) -> None:
     """Asks one prompt of a restarted broker; raises `QuickstartError` if it has forgotten."""
-    cached = CachedModel(full.model, client)
+    cached = CachedModel(full.model, client, guard=TokenGuard(tokenizer))
     ids = list(tokenizer(before.pair.target, add_special_tokens=False).input_ids)
     with progress.step(f"asking again: {before.pair.title}"):
         result = cached.prefill(ids)
