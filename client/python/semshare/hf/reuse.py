@@ -65,11 +65,11 @@ class Reuse:
         matched = np.zeros(tokens, dtype=bool)
         matched[targets] = True
         plan = read_plan(match.plan, matched, len(self._shapes))
-        self._apply_guard(ids, match, matched, plan)
         self._report.segments = len(match.segments)
         cache = KvCache(self._shapes, tokens, self._driver.dtype, self._driver.device, self._pool)
         receiver = self._receive(match.lease_id, cache, targets, timeout_s)
         try:
+            self._apply_guard(ids, match, matched, plan)  # While rows are on their way.
             logits = self._compute(ids, plan, match, matched, cache, receiver)
         finally:
             receiver.stop()
