@@ -454,43 +454,6 @@ TEST_P(BrokerTest, LittleInCommonIsAMiss) {
   EXPECT_EQ(std::get<NoMatch>(*result).reason, NoMatchReason::kLowCoverage);
 }
 
-TEST_P(BrokerTest, ModesAreChecked) {
-  ASSERT_TRUE(harness_.Store(harness_.Put(document_)).ok());
-  FindRequest find = harness_.Find(document_);
-  find.mode = MatchMode::kFuzzy;
-  EXPECT_TRUE(absl::IsPermissionDenied(broker().FindMatch(kTenant, find).status()));
-  find.mode = MatchMode::kSemShareKv;
-  EXPECT_TRUE(absl::IsInvalidArgument(broker().FindMatch(kTenant, find).status()));
-  find.preset = Preset::kSemShareKv;
-  const auto paper = harness_.Match(find);
-  ASSERT_TRUE(paper.ok()) << paper.status();
-  EXPECT_EQ(paper->kind, ResultKind::kSemShareKv);
-  EXPECT_EQ(paper->plan.recompute_tokens.size(), static_cast<size_t>(TinyEngine::kLayers));
-  find.paper.alpha_recompute = 0;
-  EXPECT_TRUE(absl::IsInvalidArgument(broker().FindMatch(kTenant, find).status()));
-}
-
-TEST_P(BrokerTest, ThePapersNumbersAreTheCallers) {
-  ASSERT_TRUE(harness_.Store(harness_.Put(document_)).ok());
-  FindRequest find = harness_.Find(document_);
-  find.mode = MatchMode::kSemShareKv;
-  find.preset = Preset::kSemShareKv;
-  find.paper.high_deviation_share = 0.1;
-  find.paper.alpha_retain = 0.5;
-  const auto paper = harness_.Match(find);
-  ASSERT_TRUE(paper.ok()) << paper.status();
-  ASSERT_GE(paper->plan.recompute_tokens.size(), 2u);
-  EXPECT_EQ(paper->plan.recompute_tokens[1],
-            std::llround(0.1 * static_cast<double>(find.token_ids.size())));
-  EXPECT_EQ(paper->plan.paper.alpha_retain, 0.5);
-  // A scale of one bit: whatever is not the same prompt is too unlike.
-  find.paper.distance_scale = 1;
-  find.token_ids = Concat(RandomIds(50, 40), Slice(document_, 20, 700));
-  const auto unlike = broker().FindMatch(kTenant, find);
-  ASSERT_TRUE(unlike.ok()) << unlike.status();
-  EXPECT_TRUE(std::holds_alternative<NoMatch>(*unlike));
-}
-
 TEST(BrokerMemoryTest, SteadyStateAllocatesNothingFromTheBackend) {
   LateBackend* late = nullptr;
   BrokerHarness harness({"Late", [&late]() -> absl::StatusOr<std::unique_ptr<Backend>> {

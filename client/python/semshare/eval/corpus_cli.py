@@ -90,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     fidelity.add_argument(
         "--out", required=True, type=Path, help="the Markdown file; plots go beside"
     )
+    fidelity.add_argument("--note", default="", help="what a reader should know of these results")
     return parser
 
 
@@ -210,7 +211,7 @@ def _choose(items: Sequence[Any], options: argparse.Namespace) -> list[Any]:
 
 def _fidelity(options: argparse.Namespace, progress: Progress) -> int:
     report = Report(Results(options.results).rows)
-    written = write_document(report, options.out)
+    written = write_document(report, options.out, options.note)
     print("\n".join(map(str, written)))
     return 0
 

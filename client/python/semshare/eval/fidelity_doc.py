@@ -30,7 +30,7 @@ __all__ = ["render", "write_document"]
 _WORST = 12
 
 
-def write_document(report: Report, out: Path) -> list[Path]:
+def write_document(report: Report, out: Path, note: str = "") -> list[Path]:
     """Writes the Markdown file and its plots `NAME-kl.svg`, `NAME-speed.svg`; what was written."""
     plots = {"kl": kl_plot(report), "speed": speed_plot(report)}
     written = []
@@ -43,15 +43,16 @@ def write_document(report: Report, out: Path) -> list[Path]:
         path.write_text(content, encoding="utf-8")
         written.append(path)
         names.append(path.name)
-    out.write_text(render(report, names), encoding="utf-8")
+    out.write_text(render(report, names, note), encoding="utf-8")
     return [out, *written]
 
 
-def render(report: Report, plots: Sequence[str]) -> str:
+def render(report: Report, plots: Sequence[str], note: str = "") -> str:
     """The document. `plots` are the names of the files beside it."""
     parts = [
         "# Fidelity",
         *_head(report),
+        *([note] if note else []),
         *(f"![{name.rsplit('-', 1)[-1].removesuffix('.svg')} by class]({name})" for name in plots),
         *_targets(report),
         *_by_class(report),
