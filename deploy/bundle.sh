@@ -6,12 +6,14 @@
 #   bin/           semshared, semsharectl, the conformance tests and the benchmarks
 #   lib/           the shared libraries they need, found by a relative RPATH; not glibc, not the
 #                  driver, and not cuBLAS, which alone is ten times the limit below
-#   python/        the Python client with its generated code: pip install ./python
-#   bench/         gpu_ttft_bench.py, which needs it
+#   wheels/        the Python client, and what it needs beside PyTorch and Transformers:
+#                  pip install --no-index --find-links wheels semshare
+#   bench/         gpu_ttft_bench.py, which needs them
 #   run-check.sh   says what the machine lacks; with --run it runs the conformance tests
 #
-# Builds the release preset first; takes the CUDA backend where nvcc is. Needs patchelf, and the
-# environment of `deploy/setup.sh python` for the generated code. Fails above 40 MiB.
+# Builds the release preset first; takes the CUDA backend where nvcc is. Needs patchelf, the
+# environment of `deploy/setup.sh python` for the generated code, and PyPI for the wheels. Fails above
+# 40 MiB.
 set -euo pipefail
 # shellcheck source=deploy/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -29,6 +31,10 @@ readonly programs=(
   tests/bench/cuda_bench
   tests/bench/realign_bench
 )
+
+# Of the Python client's own lower bound, and later.
+readonly python_versions=(3.11 3.12 3.13)
+readonly pip="$semshare_cache/uv/bin/pip" uv="$semshare_cache/uv/bin/uv"
 
 usage() { sed -n '2,/^set -e/{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"; }
 
@@ -76,20 +82,33 @@ copy_libraries() {
   done
 }
 
-copy_python() {
-  local package="$semshare_root/client/python"
+# numpy is not among them: PyTorch brings its own.
+copy_wheels() {
+  local package="$semshare_root/client/python" source="$bundle_stage/source" version
   [[ -x $semshare_venv/bin/python ]] ||
     fail "the Python environment is missing" "Run deploy/setup.sh python first."
-  mkdir -p "$1/python"
-  cp -r "$package/pyproject.toml" "$package/README.md" "$package/semshare" "$1/python/"
-  rm -rf "$1/python/semshare/v1"
+  mkdir -p "$1/wheels" "$1/bench" "$source"
+  cp -r "$package/pyproject.toml" "$package/README.md" "$package/semshare" "$source/"
+  rm -rf "$source/semshare/v1"
   "$semshare_venv/bin/python" -m grpc_tools.protoc -I "$semshare_root/proto" \
-    --python_out="$1/python" --pyi_out="$1/python" --grpc_python_out="$1/python" \
+    --python_out="$source" --pyi_out="$source" --grpc_python_out="$source" \
     "$semshare_root"/proto/semshare/v1/*.proto
-  mkdir -p "$1/bench"
+  "$uv" build --quiet --wheel --out-dir "$1/wheels" "$source" ||
+    fail "the wheel of the Python client could not be built"
+  rm -f "$1/wheels/.gitignore"
+  for version in "${python_versions[@]}"; do
+    "$pip" download --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
+      --python-version "$version" --dest "$1/wheels" \
+      --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 \
+      --platform manylinux2014_x86_64 \
+      "$(pinned grpcio)" "$(pinned protobuf)" ||
+      fail "the wheels for Python $version could not be had from PyPI"
+  done
   cp "$semshare_root"/tests/bench/{gpu_ttft_bench,command}.py "$1/bench/"
-  find "$1/python" -name __pycache__ -prune -exec rm -rf {} +
 }
+
+# PACKAGE==VERSION as this project's own environment has it.
+pinned() { grep -E "^$1==" "$semshare_root/deploy/requirements.txt" | cut -d ' ' -f 1; }
 
 # The newest version of glibc's symbols that anything in the bundle asks for.
 required_glibc() {
@@ -126,7 +145,7 @@ main() {
   mkdir -p "$stage"
   copy_programs "$stage"
   copy_libraries "$stage"
-  copy_python "$stage"
+  copy_wheels "$stage"
   install -m 755 "$semshare_root/deploy/bundle-check.sh" "$stage/run-check.sh"
   cp "$semshare_root/LICENSE" "$stage/"
   required_glibc "$stage" >"$stage/required-glibc"
