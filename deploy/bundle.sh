@@ -101,7 +101,7 @@ copy_wheels() {
       --python-version "$version" --dest "$1/wheels" \
       --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 \
       --platform manylinux2014_x86_64 \
-      "$(pinned grpcio)" "$(pinned protobuf)" ||
+      "$(pinned grpcio)" "$(pinned protobuf)" "$(pinned typing-extensions)" ||
       fail "the wheels for Python $version could not be had from PyPI"
   done
   cp "$semshare_root"/tests/bench/{gpu_ttft_bench,command}.py "$1/bench/"
