@@ -12,8 +12,8 @@
 #   run-check.sh   says what the machine lacks; with --run it runs the conformance tests
 #
 # Builds the release preset first; takes the CUDA backend where nvcc is. Needs patchelf, the
-# environment of `deploy/setup.sh python` for the generated code, and PyPI for the wheels. Fails above
-# 40 MiB.
+# environment of `deploy/setup.sh python` for the generated code, and PyPI for the wheels. Fails
+# above 40 MiB.
 set -euo pipefail
 # shellcheck source=deploy/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
