@@ -13,6 +13,7 @@
 #   busy        the same with every core kept busy by other processes
 #   readers     64 reads at once: the slowest beside the fastest, and memory for each
 #   ttft        time to first token of a real model against its own full prefill (half an hour)
+#   gpu_ttft    the same of Llama-3.1-8B's shape on a GPU by CUDA IPC; without one: 'not run'
 #   fidelity    docs/fidelity.md over the whole corpus (hours; started again, it goes on); needs
 #               deploy/setup.sh report; the corpus and the results are kept in build/fidelity
 #
@@ -42,6 +43,9 @@ bench_transport() {
 bench_busy() { run_python transport_bench.py "${peer[@]}" --shape smollm2 --busy "$@"; }
 bench_readers() { run_python readers_bench.py "${peer[@]}" "$@"; }
 bench_ttft() { OMP_WAIT_POLICY=PASSIVE run_python ttft_bench.py; }
+
+# 77: there is no GPU, as it has said.
+bench_gpu_ttft() { run_python gpu_ttft_bench.py "$@" || (($? == 77)); }
 
 bench_fidelity() {
   local work="$semshare_root/build/fidelity" results run
@@ -80,7 +84,7 @@ main() {
         json=(--json "$2")
         shift
         ;;
-      realign | match | index | find | transport | busy | readers | ttft | fidelity)
+      realign | match | index | find | transport | busy | readers | ttft | gpu_ttft | fidelity)
         names+=("$1")
         ;;
       *) fail "no benchmark '$1'" "tests/bench/run.sh --help lists them." ;;
