@@ -64,11 +64,17 @@ class NotVerifiedError(Exception):
 
 @dataclass(frozen=True)
 class Shape:
-    """A model's configuration, and the memory that the broker needs for its references."""
+    """A model's configuration and the type of its weights and KV."""
 
     config: dict[str, Any]
     dtype: torch.dtype
-    store_bytes_per_token: int
+
+    @property
+    def kv_bytes_per_token(self) -> int:
+        """Keys and values of all layers."""
+        width = self.config["hidden_size"] // self.config["num_attention_heads"]
+        heads = self.config["num_key_value_heads"]
+        return int(self.config["num_hidden_layers"] * 2 * heads * width * self.dtype.itemsize)
 
 
 SHAPES = {
@@ -91,7 +97,6 @@ SHAPES = {
             },
         },
         torch.bfloat16,
-        32 * 2 * 8 * 128 * 2,
     ),
     "tiny": Shape(
         {
@@ -105,7 +110,6 @@ SHAPES = {
             "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
         },
         torch.float32,
-        4 * 2 * 2 * 32 * 4,
     ),
 }
 
@@ -153,7 +157,7 @@ def run(options: argparse.Namespace) -> int:
     print(
         f"{where}, {options.shape}, {model.dtype}, {options.attention}, torch {torch.__version__}"
     )
-    device_bytes = 2 * shape.store_bytes_per_token * sum(options.tokens) + (256 << 20)
+    device_bytes = 2 * shape.kv_bytes_per_token * sum(options.tokens) + (256 << 20)
     flags = [f"--backend={options.device}", f"--device_memory_bytes={device_bytes}"]
     flags += options.broker
     passed = True
