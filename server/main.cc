@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
 #include "kernels/backend.h"
 #include "kernels/base/status_macros.h"
 #include "server/broker.h"
@@ -197,6 +198,9 @@ void Stop(const ServerOptions& options, Server* server) {
 }
 
 int Main(int argc, char** argv) {
+  // Debian builds Abseil, whose mutexes are gRPC's, with the checks of a debug build: each lock
+  // would be looked up in a graph of all locks.
+  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
   // Blocked before any thread starts, so that every thread inherits it and sigtimedwait gets them.
   sigset_t signals;
   sigemptyset(&signals);

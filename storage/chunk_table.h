@@ -49,6 +49,8 @@ class ChunkTable {
 
   // Null if there is none.
   ChunkEntry* Find(const ChunkId& id);
+  // Asks for the memory that Find will read.
+  void Prefetch(const ChunkId& id) const { entries_.prefetch(id); }
   const ChunkEntry* Find(const ChunkId& id) const;
 
   // Adds an entry that is absent, without references. A record that waited to be deleted belongs to

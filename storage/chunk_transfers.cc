@@ -112,8 +112,10 @@ ChunkPin ChunkStoreImpl::AddPinLocked(ChunkEntry* entry) {
 // Pins what is resident; says whether something is left that another call loads.
 absl::StatusOr<bool> ChunkStoreImpl::PinResidentLocked(absl::Span<const ChunkId> ids,
                                                        std::vector<ChunkPin>* pins) {
+  constexpr size_t kAhead = 8;
   bool loading = false;
   for (size_t i = 0; i < ids.size(); ++i) {
+    if (i + kAhead < ids.size()) table_.Prefetch(ids[i + kAhead]);
     ChunkPin& pin = (*pins)[i];
     if (!pin.id().empty()) continue;
     ChunkEntry* entry = table_.Find(ids[i]);

@@ -52,21 +52,33 @@ int64_t Measure(const Search& search, int64_t target, int source, int64_t positi
   return forward;
 }
 
-// Every maximal run of one source that some seed of the table leads to. A diagonal's current run is
-// measured once: seeds inside it are passed over.
-void FindRunsOf(int source, const SeedTable& seeds, Search& search) {
+// What a pass does with the seeds inside the run that reaches farthest into the source.
+enum class InsideRuns {
+  kPassOver,  // what they lead to elsewhere is left to the next pass
+  kLookUp,    // but for common ones, which would only tell of a text that repeats itself
+};
+
+// Maximal runs of one source that seeds of the table lead to. A diagonal's current run is measured
+// once: seeds inside it are passed over.
+void FindRunsOf(int source, const SeedTable& seeds, InsideRuns inside_runs, Search& search) {
   const int64_t text_tokens = static_cast<int64_t>(search.sources[source].size());
   if (text_tokens < search.seed_tokens) return;
   std::vector<int32_t> measured_to(search.target_tokens() + text_tokens + 1, 0);
   SeedHasher hasher(search.sources[source], search.seed_tokens);
   Run farthest;  // the run that reaches farthest into the source predicts where common seeds go on
-  for (int64_t position = 0; position + search.seed_tokens <= text_tokens; ++position) {
-    const int64_t hint = farthest.target + (position - farthest.position);
-    const SeedTable::Occurrences found = seeds.Find(hasher.Next(), hint);
-    // Inside a run, common seeds would only tell of a text that repeats itself.
-    if (found.common && position + search.seed_tokens <= farthest.position + farthest.tokens) {
+  const auto held = [&](uint64_t hash) { return seeds.MayHold(hash); };
+  uint64_t hash = 0;
+  for (int64_t from = 0; hasher.Seek(from, held, &hash);) {
+    const int64_t position = hasher.position();
+    from = position + 1;
+    const int64_t outside = farthest.position + farthest.tokens - search.seed_tokens + 1;
+    if (position < outside && inside_runs == InsideRuns::kPassOver) {
+      from = outside;
       continue;
     }
+    const int64_t hint = farthest.target + (position - farthest.position);
+    const SeedTable::Occurrences found = seeds.Find(hash, hint);
+    if (found.common && position < outside) continue;
     for (const int32_t target : found.positions) {
       ++search.work.occurrences;
       int32_t& measured = measured_to[position - target + search.target_tokens()];
@@ -82,11 +94,11 @@ void FindRunsOf(int source, const SeedTable& seeds, Search& search) {
   }
 }
 
-void FindRuns(std::vector<int32_t> positions, Search& search) {
+void FindRuns(std::vector<int32_t> positions, InsideRuns inside_runs, Search& search) {
   if (positions.empty()) return;
   const SeedTable seeds(search.target, std::move(positions), search.seed_tokens);
   for (int source = 0; source < static_cast<int>(search.sources.size()); ++source) {
-    FindRunsOf(source, seeds, search);
+    FindRunsOf(source, seeds, inside_runs, search);
   }
 }
 
@@ -424,8 +436,9 @@ RunWork AssignExactRuns(SymbolSpan target, absl::Span<const SymbolSpan> sources,
   Search search{target, sources, std::min(kSeedTokens, min_run_tokens), min_run_tokens, {}, {}};
   if (sources.empty()) return search.work;
   const std::vector<int64_t> prefixes = CommonPrefixes(search);
-  FindRuns(SparseSeeds(search), search);
-  FindRuns(OpenSeeds(search, ChooseSources(search, prefixes, options).covered), search);
+  FindRuns(SparseSeeds(search), InsideRuns::kPassOver, search);
+  FindRuns(OpenSeeds(search, ChooseSources(search, prefixes, options).covered), InsideRuns::kLookUp,
+           search);
   const std::vector<int> chosen = ChooseSources(search, prefixes, options).sources;
   if (chosen.empty()) return search.work;
   const int prefix_source = *std::max_element(

@@ -1,9 +1,10 @@
 // AssignExactRuns: gives target tokens the rows of maximal equal runs, longest first.
 //
 // Seeds of the target are looked up while the sources are streamed past them, in two passes. The
-// first takes every kSeedStride-th seed of the target, which finds every run of kSeedStride - 1
-// tokens more than a seed; the second all those that hold a token still uncovered. So what agrees
-// at length, which is most of a good match, costs little more than reading it.
+// first takes every kSeedStride-th seed of the target, which finds long runs, and goes on in a
+// source where a run that it has found ends; the second all those that hold a token still
+// uncovered. So what agrees at length, which is most of a good match, costs little more than
+// comparing it.
 //
 // Near-linear for any input: a run is measured once in each pass, common seeds look only at the
 // places nearest to where the last run predicts, and runs are taken by a counting sort over their

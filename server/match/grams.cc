@@ -1,7 +1,9 @@
 #include "server/match/grams.h"
 
 #include <algorithm>
+#include <array>
 #include <limits>
+#include <numeric>
 
 #include "server/match/mix.h"
 
@@ -28,6 +30,20 @@ std::vector<uint64_t> HashGrams(absl::Span<const uint32_t> ids, const GramOption
     if (i + 1 >= length) hashes[i + 1 - length] = Mix(rolling ^ key);
   }
   return hashes;
+}
+
+// Ascending by `key`, equal ones in the order that they had: a counting sort for every byte that
+// some key needs.
+template <typename Key>
+void SortStably(uint32_t largest, Key key, std::vector<GramHit>* hits) {
+  std::vector<GramHit> sorted(hits->size());
+  for (int shift = 0; shift < 32 && largest >> shift != 0; shift += 8) {
+    std::array<uint32_t, 257> begins = {};
+    for (const GramHit& hit : *hits) ++begins[(key(hit) >> shift & 0xff) + 1];
+    std::partial_sum(begins.begin(), begins.end(), begins.begin());
+    for (const GramHit& hit : *hits) sorted[begins[key(hit) >> shift & 0xff]++] = hit;
+    hits->swap(sorted);
+  }
 }
 
 // The hits of one slot.
@@ -112,9 +128,12 @@ std::vector<GramHit> FindGrams(const PostingTable& table, absl::Span<const Gram>
   for (const Gram& gram : grams) hashes.push_back(gram.hash);
   std::vector<GramHit> hits;
   table.Find(hashes, std::numeric_limits<size_t>::max(), &hits);
-  std::sort(hits.begin(), hits.end(), [](const GramHit& a, const GramHit& b) {
-    return a.slot != b.slot ? a.slot < b.slot : a.query < b.query;
-  });
+  uint32_t slots = 0;
+  for (const GramHit& hit : hits) slots |= hit.slot;
+  const auto query = [](const GramHit& hit) { return static_cast<uint32_t>(hit.query); };
+  SortStably(static_cast<uint32_t>(grams.size()), query, &hits);
+  SortStably(
+      slots, [](const GramHit& hit) { return hit.slot; }, &hits);
   return hits;
 }
 
@@ -168,7 +187,7 @@ std::vector<bool> CoveredByGrams(absl::Span<const Gram> grams, absl::Span<const 
   for (size_t i = 0; i < grams.size(); ++i) {
     if (!held[i]) continue;
     const int64_t end = std::min(tokens, grams[i].position + options.gram_tokens);
-    for (int64_t t = grams[i].position; t < end; ++t) covered[t] = true;
+    std::fill(covered.begin() + grams[i].position, covered.begin() + end, true);
   }
   return covered;
 }

@@ -198,6 +198,7 @@ void PostingTable::Find(absl::Span<const uint64_t> hashes, size_t max_hits,
     order[ends[ShardNumber(hashes[i])]++] = static_cast<uint32_t>(i);
   }
   const auto prefetch = [&](size_t at) {
+    if (at + kAhead < order.size()) __builtin_prefetch(&ShardOf(hashes[order[at + kAhead]]));
     if (at >= order.size()) return;
     const uint64_t hash = hashes[order[at]];
     ShardOf(hash).Prefetch(TagOfHash(hash));

@@ -63,6 +63,7 @@ SeedTable::SeedTable(absl::Span<const uint32_t> target, std::vector<int32_t> pos
   while ((size_t{1} << bits) < positions.size() * 2) ++bits;
   shift_ = 64 - bits;
   begins_.assign((size_t{1} << bits) + 1, 0);
+  held_.assign((size_t{1} << bits) / 64, 0);
   if (positions.empty()) return;
   SEMSHARE_CHECK(positions.back() + seed_tokens <= static_cast<int64_t>(target.size()));
   std::vector<uint32_t> buckets(positions.size());
@@ -73,6 +74,7 @@ SeedTable::SeedTable(absl::Span<const uint32_t> target, std::vector<int32_t> pos
     if (positions[i] != at) continue;
     buckets[i++] = bucket;
     ++begins_[bucket + 1];
+    held_[bucket / 64] |= uint64_t{1} << (bucket % 64);
   }
   for (size_t b = 1; b < begins_.size(); ++b) begins_[b] += begins_[b - 1];
   positions_.resize(positions.size());

@@ -28,16 +28,42 @@ class SeedHasher {
 
   // Of the seed at the next position, from 0 on. REQUIRES: there is one.
   uint64_t Next() {
-    rolling_ = rolling_ * kMultiplier + Symbol(end_);
-    const uint64_t hash = rolling_;
-    rolling_ -= Symbol(end_ - seed_tokens_ + 1) * leading_;
+    const uint64_t hash = rolling_ * kMultiplier + Symbol(end_);
+    rolling_ = hash - Symbol(end_ - seed_tokens_ + 1) * leading_;
     ++end_;
     return hash;
   }
 
+  // Goes on to the first seed at or after `position` whose hash is wanted; false if there is none.
+  template <typename Wanted>
+  bool Seek(int64_t position, const Wanted& wanted, uint64_t* hash) {
+    if (position != end_ - seed_tokens_ + 1) SkipTo(position);
+    // A copy, so that it stays in registers.
+    SeedHasher next = *this;
+    const auto end = static_cast<int64_t>(text_.size());
+    bool found = false;
+    while (!found && next.end_ < end) {
+      *hash = next.Next();
+      found = wanted(*hash);
+    }
+    rolling_ = next.rolling_;
+    end_ = next.end_;
+    return found;
+  }
+
+  // Of the seed that Next or Seek gave last.
+  int64_t position() const { return end_ - seed_tokens_; }
+
  private:
   static constexpr uint64_t kMultiplier = 0xd6e8feb86659fd93u;
-  uint64_t Symbol(int64_t at) const { return uint64_t{text_[static_cast<size_t>(at)]} + 1; }
+  uint64_t Symbol(int64_t at) const { return uint64_t{text_.data()[at]} + 1; }
+
+  void SkipTo(int64_t position) {
+    rolling_ = 0;
+    for (end_ = position; end_ + 1 < position + seed_tokens_; ++end_) {
+      rolling_ = rolling_ * kMultiplier + Symbol(end_);
+    }
+  }
 
   const absl::Span<const uint32_t> text_;
   const int64_t seed_tokens_;
@@ -58,6 +84,12 @@ class SeedTable {
   SeedTable(absl::Span<const uint32_t> target, std::vector<int32_t> positions, int64_t seed_tokens);
 
   int64_t seed_tokens() const { return seed_tokens_; }
+
+  // False for most hashes that Find has nothing for; made for asking about every seed of a text.
+  bool MayHold(uint64_t hash) const {
+    const size_t bucket = Bucket(hash);
+    return (held_[bucket / 64] >> (bucket % 64) & 1) != 0;
+  }
 
   struct Occurrences {
     absl::Span<const int32_t> positions;
@@ -80,6 +112,7 @@ class SeedTable {
 
   const int64_t seed_tokens_;
   int shift_ = 0;
+  std::vector<uint64_t> held_;      // a bit for each bucket: it is not empty
   std::vector<int32_t> begins_;     // bucket b: positions_[begins_[b], begins_[b + 1])
   std::vector<int32_t> positions_;  // by bucket, ascending in each
 };

@@ -56,6 +56,26 @@ TEST(SeedHasherTest, EqualSeedsHashAlikeAndOthersDiffer) {
   }
 }
 
+TEST(SeedHasherTest, SeeksTheNextSeedThatIsWanted) {
+  Prompts prompts(2, 50000);
+  const Ids text = prompts.Text(100);
+  SeedHasher hasher(text, kSeedTokens);
+  const auto seek = [&](int64_t from, int64_t wanted) {
+    uint64_t hash = 0;
+    const uint64_t hash_wanted = HashAt(text, wanted);
+    const bool found = hasher.Seek(
+        from, [&](uint64_t h) { return h == hash_wanted; }, &hash);
+    EXPECT_EQ(hash == hash_wanted, found);
+    return found ? hasher.position() : -1;
+  };
+  EXPECT_EQ(seek(0, 0), 0);
+  EXPECT_EQ(seek(1, 40), 40);
+  EXPECT_EQ(seek(60, 92), 92);  // the last whole one
+  EXPECT_EQ(seek(93, 92), -1);
+  EXPECT_EQ(seek(20, 40), 40);  // back again
+  EXPECT_EQ(seek(41, 40), -1);
+}
+
 TEST(SeedTableTest, FindsEveryPlaceOfARareSeedAndTheNearestOfACommonOne) {
   Prompts prompts(3, 50000);
   const Ids seed = {1, 2, 3, 4, 5, 6, 7, 8};
@@ -84,6 +104,7 @@ TEST(SeedTableTest, KnowsOnlyTheSeedsItWasGiven) {
   const Ids target = prompts.Text(200);
   const SeedTable table(target, {16, 192}, kSeedTokens);
   const auto found = [&](int64_t position) {
+    if (!table.MayHold(HashAt(target, position))) return false;
     const auto places = table.Find(HashAt(target, position), 0).positions;
     return std::find(places.begin(), places.end(), position) != places.end();
   };
