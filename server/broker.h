@@ -216,6 +216,8 @@ class Broker {
 
   // --- matches ---
   absl::StatusOr<FindResult> FindMatch(std::string_view tenant, const FindRequest& request);
+  // Makes what the first read of a match needs. Does nothing where many wait for theirs.
+  void PrepareRead(const MatchLeasePtr& lease);
   absl::StatusOr<MatchLeasePtr> OpenLease(std::string_view tenant, std::string_view lease_id);
   absl::Status ReleaseMatch(std::string_view tenant, std::string_view lease_id,
                             const MatchOutcome& outcome);
@@ -326,6 +328,7 @@ class Broker {
   std::unique_ptr<ChunkStore> chunks_;
   std::unique_ptr<Catalog> catalog_;
   RegionTable regions_;
+  std::atomic<int> prepared_{0};  // leases whose rows wait for a read
   LeaseTable leases_;
   ShadowMonitor shadow_;
   std::atomic<bool> draining_{false};

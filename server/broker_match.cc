@@ -15,6 +15,10 @@ namespace {
 
 constexpr size_t kMaxFallbackReasonBytes = 64;
 constexpr int64_t kDefaultQuestionTokens = 20;
+// Leases whose rows are made ahead of a read, and the longest of them: about 150 MB in all for rows
+// of 128 elements. Others' rows are made by their first read.
+constexpr int kMostPrepared = 8;
+constexpr int64_t kMostPreparedTokens = 32768;
 // Fuzzy partners must estimate at least this cosine.
 constexpr double kFuzzySimilarityFloor = 0.5;
 
@@ -370,6 +374,13 @@ absl::StatusOr<std::shared_ptr<MatchLease>> Broker::PinMatch(ModelPtr model,
     lease->chunk_offsets[places[i].first][places[i].second] = lease->pins[i].offset();
   }
   return lease;
+}
+
+void Broker::PrepareRead(const MatchLeasePtr& lease) {
+  const bool many = ++prepared_ > kMostPrepared;
+  std::shared_ptr<void> claim(nullptr, [this](void*) { --prepared_; });
+  if (many || lease->matched_tokens > kMostPreparedTokens) return;
+  lease->PrepareRows(std::move(claim));
 }
 
 absl::StatusOr<MatchLeasePtr> Broker::OpenLease(std::string_view tenant,

@@ -1,8 +1,8 @@
 // LeaseTable: matches that workers hold. A lease pins the chunks of its match until it is released
 // or times out; it is remembered for a while after, so that a late caller learns what happened.
 //
-// LeaseTable is thread-safe. A MatchLease is immutable but for its atomics; open streams share its
-// ownership, so the pins outlive the last of them.
+// LeaseTable is thread-safe. A MatchLease is immutable but for its rows, which are thread-safe;
+// open streams share its ownership, so the pins outlive the last of them.
 #ifndef SEMSHARE_SERVER_LEASE_TABLE_H_
 #define SEMSHARE_SERVER_LEASE_TABLE_H_
 
@@ -11,6 +11,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -18,6 +19,7 @@
 #include "absl/status/statusor.h"
 #include "kernels/base/mutex.h"
 #include "server/match/types.h"
+#include "server/match_rows.h"
 #include "server/model.h"
 #include "storage/catalog.h"
 
@@ -34,6 +36,19 @@ struct MatchLease {
   std::vector<ChunkPin> pins;
   // Per reference, per chunk of it: offset in the arena, -1 where the match needs no row of it.
   std::vector<std::vector<int64_t>> chunk_offsets;
+
+  // What every stream of the match reads by.
+  MatchRowsPtr Rows() const {
+    return rows_.Get([this] { return BuildMatchRows(segments, chunk_offsets, model->layout()); });
+  }
+  // Makes it ahead of the first stream. `claim` is kept until then, or until the lease ends.
+  void PrepareRows(std::shared_ptr<void> claim) const {
+    rows_.Prepare([this] { return BuildMatchRows(segments, chunk_offsets, model->layout()); },
+                  std::move(claim));
+  }
+
+ private:
+  mutable SharedMatchRows rows_;
 };
 using MatchLeasePtr = std::shared_ptr<const MatchLease>;
 

@@ -1,5 +1,5 @@
-// MatchTables: the rows and angles of one match, made once, from which the realign of any layer and
-// plane is described. Both the inline transport (frames) and shared memory (a KvView) read them.
+// MatchTables: a lease and its rows, from which the realign of any layer and plane is described.
+// Both the inline transport (frames) and shared memory (a KvView) read them.
 //
 // Thread-safe after Create: immutable. Keeps the lease, and so the pins, alive; must not die before
 // the last Event of work that reads it is done.
@@ -7,6 +7,7 @@
 #define SEMSHARE_SERVER_MATCH_TABLES_H_
 
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -28,13 +29,13 @@ absl::StatusOr<LayerRange> ResolveLayers(const KvLayout& layout, int64_t begin, 
 class MatchTables {
  public:
   // `arena` is where the lease's chunks lie.
-  MatchTables(MatchLeasePtr lease, MemorySpan arena);
+  MatchTables(MatchLeasePtr lease, MemorySpan arena)
+      : lease_(std::move(lease)), arena_(arena), rows_(lease_->Rows()) {}
 
   const KvLayout& layout() const { return lease_->model->layout(); }
-  // One for each matched token, ascending in the target; slot = row number.
-  const std::vector<RealignRow>& rows() const { return rows_; }
-  // Target position of each row.
-  const std::vector<int64_t>& targets() const { return targets_; }
+  // See MatchRows.
+  const std::vector<RealignRow>& rows() const { return rows_->rows; }
+  const std::vector<int64_t>& targets() const { return rows_->targets; }
 
   // Everything but the destination. `rows` are rows of this match, with any slots.
   RealignArgs Args(int layer, int plane, absl::Span<const RealignRow> rows) const;
@@ -42,10 +43,7 @@ class MatchTables {
  private:
   const MatchLeasePtr lease_;
   const MemorySpan arena_;
-  std::vector<RealignRow> rows_;
-  std::vector<int64_t> targets_;
-  std::vector<std::vector<float>> angles_;  // per rotary of the layout
-  int64_t angle_rows_ = 0;
+  const MatchRowsPtr rows_;
 };
 
 }  // namespace semshare

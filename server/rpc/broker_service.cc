@@ -95,7 +95,10 @@ class CacheBrokerService final : public Base {
   grpc::ServerUnaryReactor* FindMatch(grpc::CallbackServerContext* call,
                                       const v1::FindMatchRequest* request,
                                       v1::FindMatchResponse* response) override {
-    return RunUnary(call, context_.executor, [this, call, request, response]() -> absl::Status {
+    // The lease of the match, if there is one: what its first read needs is made once the caller
+    // has the answer.
+    const auto lease = std::make_shared<MatchLeasePtr>();
+    const auto find = [this, call, request, response, lease]() -> absl::Status {
       const auto begin = std::chrono::steady_clock::now();
       SEMSHARE_ASSIGN_OR_RETURN(const FindRequest find, ToFindRequest(*request));
       SEMSHARE_ASSIGN_OR_RETURN(const FindResult result,
@@ -107,7 +110,11 @@ class CacheBrokerService final : public Base {
       if (call->IsCancelled() && response->has_match()) {
         return context_.broker->ReleaseMatch(kDefaultTenant, response->match().lease_id(), {});
       }
+      if (const auto* match = std::get_if<MatchResult>(&result)) *lease = match->lease;
       return absl::OkStatus();
+    };
+    return RunUnary(call, context_.executor, find, [this, lease] {
+      if (*lease != nullptr) context_.broker->PrepareRead(std::exchange(*lease, nullptr));
     });
   }
 

@@ -14,21 +14,30 @@
 namespace semshare {
 
 // Finishes the call with what `body` returns, or with RESOURCE_EXHAUSTED if too much is queued.
-template <typename Body>
+// `after` runs once the answer is on its way; nothing of the call may be touched then.
+template <typename Body, typename After>
 grpc::ServerUnaryReactor* RunUnary(grpc::CallbackServerContext* context, Executor* executor,
-                                   Body body) {
+                                   Body body, After after) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  const bool queued = executor->TrySubmit([context, reactor, body = std::move(body)] {
-    // A caller that has gone needs no work done.
-    const absl::Status status =
-        context->IsCancelled() ? absl::CancelledError("the call was cancelled") : body();
-    reactor->Finish(ToGrpcStatus(status));
-  });
+  const bool queued =
+      executor->TrySubmit([context, reactor, body = std::move(body), after = std::move(after)] {
+        // A caller that has gone needs no work done.
+        const absl::Status status =
+            context->IsCancelled() ? absl::CancelledError("the call was cancelled") : body();
+        reactor->Finish(ToGrpcStatus(status));
+        after();
+      });
   if (!queued) {
     reactor->Finish(
         ToGrpcStatus(absl::ResourceExhaustedError("too many calls are queued; retry later")));
   }
   return reactor;
+}
+
+template <typename Body>
+grpc::ServerUnaryReactor* RunUnary(grpc::CallbackServerContext* context, Executor* executor,
+                                   Body body) {
+  return RunUnary(context, executor, std::move(body), [] {});
 }
 
 }  // namespace semshare

@@ -62,6 +62,23 @@ TEST_P(BrokerTest, ShiftedDocumentComesBackAsTheEngineComputesIt) {
   EXPECT_LE(harness_.WorstError(match->lease, target), 1e-6);
 }
 
+// Also where more wait than are prepared.
+TEST_P(BrokerTest, PreparedReadsBringTheSameRows) {
+  BrokerOptions options = BrokerHarness::DefaultOptions();
+  options.limits.max_leases = 12;
+  harness_.Restart(options);
+  ASSERT_TRUE(harness_.Store(harness_.Put(document_)).ok());
+  const Ids target = Concat(RandomIds(64, 9), document_);
+  std::vector<MatchLeasePtr> leases;
+  for (int i = 0; i < options.limits.max_leases; ++i) {
+    const auto match = harness_.Match(harness_.Find(target));
+    ASSERT_TRUE(match.ok()) << match.status();
+    broker().PrepareRead(match->lease);
+    leases.push_back(match->lease);
+  }
+  for (const MatchLeasePtr& lease : leases) EXPECT_LE(harness_.WorstError(lease, target), 1e-6);
+}
+
 TEST_P(BrokerTest, PrefixIsExactAndUnrelatedIsAMiss) {
   ASSERT_TRUE(harness_.Store(harness_.Put(document_)).ok());
   const Ids target = Concat(Slice(document_, 0, 650), RandomIds(30, 3));

@@ -137,15 +137,23 @@ def test_layers_keep_their_most_attended_tokens_and_the_question() -> None:
         [6, 7, 8, 9],  # .8 x .5
         [8, 9],  # .8 x .5 x .5
     ]
-    assert _plan(10, 3, alpha_retain=0).retained() is None
+    kept_all = _plan(10, 3, alpha_retain=0)
+    assert kept_all.retained() is None
+    attention = kept_all.collect(torch.device("cpu"))
+    assert attention is not None
+    assert attention.shape == (1, 10)  # the hot tokens' layer
+
+
+def _stored(name: str, broker: Any) -> tuple[CachedModel, list[int]]:
+    """A model that has stored a document, and a prompt that lacks some of it."""
+    cached = CachedModel(tiny_models.make(name), broker)
+    document = torch.randint(0, tiny_models.VOCAB, (400,), generator=GENERATOR).tolist()
+    assert cached.store(document).error == ""
+    return cached, document[:200] + document[230:]
 
 
 def test_the_papers_mode_evicts_and_decodes_on(broker: Any) -> None:
-    model = tiny_models.make("llama")
-    cached = CachedModel(model, broker)
-    document = torch.randint(0, tiny_models.VOCAB, (400,), generator=GENERATOR).tolist()
-    assert cached.store(document).error == ""
-    target = document[:200] + document[230:]
+    cached, target = _stored("llama", broker)
     result = cached.prefill(target, preset="semsharekv", semsharekv=ANY_REFERENCE)
     assert result.report.kind == "semsharekv"
     assert isinstance(result.cache, RetainedCache)
@@ -159,14 +167,13 @@ def test_the_papers_mode_evicts_and_decodes_on(broker: Any) -> None:
 
     options = pb.SemShareKvOptions(similarity_trigger=0, retain=False)
     assert isinstance(cached.prefill(target, "semsharekv", semsharekv=options).cache, PromptCache)
+    with pytest.raises(ValueError, match="no use for SemShareKvOptions"):
+        cached.prefill(target, "fast", semsharekv=options)
     cached.close()
 
 
 def test_models_with_sliding_layers_keep_everything(broker: Any) -> None:
-    cached = CachedModel(tiny_models.make("gemma3"), broker)
-    document = torch.randint(0, tiny_models.VOCAB, (400,), generator=GENERATOR).tolist()
-    assert cached.store(document).error == ""
-    target = document[:200] + document[230:]
+    cached, target = _stored("gemma3", broker)
     result = cached.prefill(target, preset="semsharekv", semsharekv=ANY_REFERENCE)
     assert result.report.kind == "semsharekv"
     assert isinstance(result.cache, PromptCache)

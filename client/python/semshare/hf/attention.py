@@ -74,7 +74,7 @@ class Run:
     """State of one selective forward: the layer kinds, the queries in force, what to collect.
 
     `importance`, if set, is float32 and receives the attention mass that each key gets, summed over
-    queries and heads: `[layers, tokens]`, or `[tokens]`, summed over layers too.
+    queries and heads: `[n, tokens]` for the first n layers, or `[tokens]`, summed over all layers.
     """
 
     kinds: list[AttentionKind]
@@ -89,10 +89,10 @@ class Run:
         self._blocks.clear()
 
     def importance_of(self, layer: int) -> torch.Tensor | None:
-        """`[tokens]`: what collects the attention of `layer`."""
+        """`[tokens]`: what collects the attention of `layer`; None: nothing does."""
         if self.importance is None or self.importance.ndim == 1:
             return self.importance
-        return self.importance[layer]
+        return self.importance[layer] if layer < len(self.importance) else None
 
     def blocks(self, layer: int) -> list[Block]:
         kind = self.kinds[layer]

@@ -259,6 +259,8 @@ class CachedModel:
             raise ValueError("mode 'fuzzy' needs a guard: CachedModel(guard=TokenGuard(tokenizer))")
         if mode is None:
             mode = "semsharekv" if preset == "semsharekv" else "token"
+        if semsharekv is not None and mode != "semsharekv":
+            raise ValueError(f"mode '{mode}' has no use for SemShareKvOptions")
         tensor = self._tensor(ids)
         began = time.perf_counter()
         report = PrefillReport(kind="miss", tokens=len(tensor), preset=preset)

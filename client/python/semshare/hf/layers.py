@@ -90,8 +90,8 @@ class LayerDriver:
         last row, or None unless `want_logits`.
 
         Every other row is taken from `cache`. `narrow` is asked before each of `narrow_layers`.
-        `hidden` `[tokens]` bool masks keys; `importance`, `[tokens]` or `[layers, tokens]` float32,
-        is added to.
+        `hidden` `[tokens]` bool masks keys; `importance`, `[tokens]` or `[n, tokens]` float32 (see
+        `attention.Run`), is added to.
         """
         run = attention.Run(self.kinds, self.dtype, rows, hidden, importance)
         cache.rows = rows
@@ -109,9 +109,10 @@ class LayerDriver:
                     stack.callback(handle.remove)
             if importance is not None and not self._interface:
                 for layer, module in enumerate(self.layers):
-                    own = importance if importance.ndim == 1 else importance[layer]
-                    handle = module.register_forward_hook(_collector(own))
-                    stack.callback(handle.remove)
+                    own = run.importance_of(layer)
+                    if own is not None:
+                        handle = module.register_forward_hook(_collector(own))
+                        stack.callback(handle.remove)
             return self._forward(ids, rows, cache, run, want_logits)
 
     def _forward(

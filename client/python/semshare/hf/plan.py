@@ -154,13 +154,14 @@ class SemShareKvPlan:
 
     def __init__(self, plan: Any, matched: np.ndarray, layers: int) -> None:
         tokens = len(matched)
-        self._attention = torch.zeros((layers, tokens), dtype=torch.float32)
         self._hot: np.ndarray | None = None
         schedule = plan.semsharekv
         self._recovery: float = schedule.attention_recovery
         self._hot_weight: float = schedule.hot_weight
         self._cold_weight: float = schedule.cold_weight
         self._alpha_retain: float = schedule.alpha_retain
+        collected = layers if self._alpha_retain > 0 else 1
+        self._attention = torch.zeros((collected, tokens), dtype=torch.float32)
         self._least_retained: float = schedule.least_retained
         for name in (
             "attention_recovery",
@@ -195,8 +196,9 @@ class SemShareKvPlan:
         return self.forever | top(ranked, max(0, count), running & ~self.forever)
 
     def collect(self, device: torch.device) -> torch.Tensor | None:
-        """`[layers, tokens]` float32, zeros: where the run adds the attention that each token gets
-        at each layer from the tokens that are computed there."""
+        """`[n, tokens]` float32, zeros: where the run adds the attention that each token gets at
+        each of the first n layers from the tokens that are computed there. Only eviction looks at
+        more than one."""
         self._attention = self._attention.to(device)
         return self._attention
 
