@@ -96,18 +96,16 @@ uint64_t FirstWordsWithin(const CodeScan& scan, int64_t word, uint64_t live, int
     }
     return near;
   }
-  const hn::ScalableTag<uint64_t> d;
+  const hn::CappedTag<uint64_t, 8> d;
   const hn::RebindToSigned<decltype(d)> signed_d;
   const auto query = hn::Set(d, scan.query[0]);
   const auto beyond = hn::Set(signed_d, int64_t{within} + 1);
   const size_t lanes = hn::Lanes(d);
   for (size_t i = 0; i < 64; i += lanes) {
     const auto distances = hn::PopulationCount(hn::Xor(hn::LoadU(d, first_words + i), query));
-    uint8_t bits[8] = {};
+    uint8_t bits[8];  // of which one is written: a load of more would wait for the store
     hn::StoreMaskBits(signed_d, hn::Lt(hn::BitCast(signed_d, distances), beyond), bits);
-    uint64_t of_lanes = 0;
-    __builtin_memcpy(&of_lanes, bits, sizeof(of_lanes));
-    near |= of_lanes << i;
+    near |= uint64_t{bits[0]} << i;
   }
   return near;
 }

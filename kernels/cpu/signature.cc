@@ -35,16 +35,23 @@ namespace HWY_NAMESPACE {
 
 namespace hn = hwy::HWY_NAMESPACE;
 
-// Sums in the order of the ids. The product of two floats is exact in a double, so that a fused
-// multiply-add rounds as the two operations do: every instruction set gives the same sums.
+// Adds to the sums, in the order of the ids. The product of two floats is exact in a double, so
+// that a fused multiply-add rounds as the two operations do: every instruction set gives the same
+// sums.
 void SumWord(const WordSum& word, double* HWY_RESTRICT sums) {
   constexpr int64_t kAhead = 16;  // rows of a large table are seldom cached
   const hn::CappedTag<double, 8> d;
   const hn::Rebind<float, decltype(d)> f;
   const auto lanes = static_cast<int64_t>(hn::Lanes(d));
   for (int64_t b = 0; b < 64; b += 8 * lanes) {
-    auto sum0 = hn::Zero(d), sum1 = sum0, sum2 = sum0, sum3 = sum0;
-    auto sum4 = sum0, sum5 = sum0, sum6 = sum0, sum7 = sum0;
+    auto sum0 = hn::LoadU(d, sums + b + 0 * lanes);
+    auto sum1 = hn::LoadU(d, sums + b + 1 * lanes);
+    auto sum2 = hn::LoadU(d, sums + b + 2 * lanes);
+    auto sum3 = hn::LoadU(d, sums + b + 3 * lanes);
+    auto sum4 = hn::LoadU(d, sums + b + 4 * lanes);
+    auto sum5 = hn::LoadU(d, sums + b + 5 * lanes);
+    auto sum6 = hn::LoadU(d, sums + b + 6 * lanes);
+    auto sum7 = hn::LoadU(d, sums + b + 7 * lanes);
     for (int64_t i = 0; i < word.count; ++i) {
       const float* const next =
           word.rows + int64_t{word.ids[std::min(i + kAhead, word.count - 1)]} * word.stride + b;
@@ -84,6 +91,16 @@ namespace {
 
 HWY_EXPORT(SumWord);
 
+// Whether the windows after the first are the parts of the first, one after the other: a prompt and
+// its windows.
+bool IsWholeAndParts(const int64_t* windows, int64_t count) {
+  if (count < 2 || windows[2] != windows[0] || windows[2 * count - 1] != windows[1]) return false;
+  for (int64_t w = 2; w < count; ++w) {
+    if (windows[2 * w] != windows[2 * w - 1]) return false;
+  }
+  return true;
+}
+
 }  // namespace
 
 void Signature(const SignatureArgs& args, WorkerPool& pool) {
@@ -93,15 +110,33 @@ void Signature(const SignatureArgs& args, WorkerPool& pool) {
   const int64_t* windows = ArrayOf<const int64_t>(args.windows);
   uint64_t* codes = ArrayOf<uint64_t>(args.codes);
   const int64_t words = args.bits / 64;
+  const auto add = [&](int64_t window, int64_t word, double* sums) {
+    const int64_t first = windows[2 * window];
+    const WordSum rows{projected + word * 64, args.bits, weights, ids + first,
+                       windows[2 * window + 1] - first};
+    HWY_DYNAMIC_DISPATCH(SumWord)(rows, sums);
+  };
+  if (IsWholeAndParts(windows, args.window_count)) {
+    // The whole is summed a part at a time, while the part's rows are cached.
+    pool.ParallelFor(words, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t word = begin; word < end; ++word) {
+        double whole[64] = {};
+        for (int64_t window = 1; window < args.window_count; ++window) {
+          double sums[64] = {};
+          add(window, word, sums);
+          codes[window * words + word] = SignBits(sums);
+          add(window, word, whole);
+        }
+        codes[word] = SignBits(whole);
+      }
+    });
+    return;
+  }
   // One item is one word of one window's code: a long prompt is one window, and still shared out.
   pool.ParallelFor(args.window_count * words, 1, [&](int64_t begin, int64_t end) {
     for (int64_t item = begin; item < end; ++item) {
-      const int64_t window = item / words;
-      const int64_t first = windows[2 * window];
-      const WordSum word{projected + item % words * 64, args.bits, weights, ids + first,
-                         windows[2 * window + 1] - first};
       double sums[64] = {};
-      HWY_DYNAMIC_DISPATCH(SumWord)(word, sums);
+      add(item / words, item % words, sums);
       codes[item] = SignBits(sums);
     }
   });

@@ -12,7 +12,7 @@ namespace {
 
 // Of a slab this many codes, or this share of them if it is more, are compared in full.
 constexpr int64_t kShortlist = 4096;
-constexpr int64_t kShortlistShare = 64;
+constexpr int64_t kShortlistShare = 128;
 
 constexpr auto kWord = static_cast<int64_t>(sizeof(uint64_t));
 

@@ -95,6 +95,14 @@ TEST_P(BackendCodesTest, SignaturesAreSignsOfWeightedSums) {
     }
   }
   EXPECT_GT(compared, window_count * bits * 9 / 10);
+  // A prompt and its windows alone, which a backend may sum together, give the same codes.
+  const Buffer again = NewDeviceMemory(4 * bits / 8);
+  args.window_count = 4;
+  args.windows = HostSpan(windows.data(), 8);
+  args.codes = again.span();
+  ASSERT_EQ(backend_->EnqueueSignature(lane_, args), absl::OkStatus());
+  const std::vector<uint64_t> parts = Download<uint64_t>(again, 4 * bits / 64);
+  EXPECT_TRUE(std::equal(parts.begin(), parts.end(), actual.begin()));
 }
 
 TEST_P(BackendCodesTest, HammingTopKMatchesBruteForce) {

@@ -236,6 +236,7 @@ TEST(VendorHeadersRule, FailsOutsideOfTheirHome) {
   EXPECT_THAT(VendorOf("storage/a.cc", "spdlog/spdlog.h"), SizeIs(1));
   EXPECT_THAT(VendorOf("client/cpp/client.cc", "spdlog/spdlog.h"), SizeIs(1));
   EXPECT_THAT(VendorOf("kernels/a.cc", "absl/synchronization/mutex.h"), SizeIs(1));
+  EXPECT_THAT(VendorOf("server/main.cc", "absl/synchronization/mutex.h"), IsEmpty());
 }
 
 TEST(VendorHeadersRule, AllowsTheirHome) {

@@ -340,9 +340,9 @@ TEST_F(ManyReferencesTest, GrowsWhileReadersRun) {
     const Ids ids = RandomIds(random, kTokens);
     ASSERT_TRUE(index_->Add(Id(20000 + i), ids, RandomCodes(random, kTokens)).ok());
   }
-  // Nothing but a window in common, and twelve of its bits differ.
+  // Nothing but a window in common, and eight of its bits differ.
   std::vector<uint64_t> codes = RandomCodes(random, 300);
-  for (int w = 0; w < kSignatureWords; ++w) codes[4 + w] = fixed_codes[8 + w] ^ 0x10000000011;
+  for (int w = 0; w < kSignatureWords; ++w) codes[4 + w] = fixed_codes[8 + w] ^ 0x10000000010;
   const auto candidates = index_->Query(RandomIds(random, 300), codes);
   ASSERT_TRUE(candidates.ok());
   EXPECT_THAT(Numbers(*candidates), testing::Contains(kReferences));
