@@ -13,14 +13,13 @@ namespace {
 
 constexpr int64_t kHeadTokens = 16;  // recomputed after each seam by kHeads; prior 1
 constexpr int64_t kPassageTokens = 16;
-constexpr int64_t kCandidateTokens = 64;  // checked after each seam by kChecked; prior 0.5
+constexpr int64_t kNearTokens = 64;  // after each seam: prior 0.5
 constexpr float kHeadPrior = 1.0f;
 constexpr float kNearPrior = 0.5f;
 constexpr float kFarPrior = 0.25f;
 constexpr double kBalancedShare = 0.10;
 constexpr double kFaithfulShare = 0.20;
-constexpr double kCheckedKeepShare = 0.06;
-constexpr int kCheckLayer = 2;  // ranking here beats ranking at layer 1; deeper is no better
+constexpr int kSentinelLayer = 2;  // deviation shows from here on (method: layer 0 is lexical)
 constexpr int64_t kSentinels = 32;
 
 // A maximal contiguous stretch of source. Rows of other tokens (fuzzy) are stretches of their own:
@@ -128,8 +127,7 @@ class PlanBuilder {
         exact_tokens_(ExactPrefixTokens(runs_)),
         matched_(tokens_),
         mandatory_(tokens_),
-        selected_(tokens_),
-        candidates_(tokens_) {}
+        selected_(tokens_) {}
 
   Plan Build();
 
@@ -140,7 +138,6 @@ class PlanBuilder {
   void AddRanked(double share, bool reordered);
   void AddStored(int64_t budget, const std::vector<float>& prior);
   void AddAsked(int64_t budget, const std::vector<float>& prior);
-  void AddChecked();
   void AddSentinels();
   double Share() const;
 
@@ -152,7 +149,6 @@ class PlanBuilder {
   TokenSet matched_;
   TokenSet mandatory_;
   TokenSet selected_;
-  TokenSet candidates_;
   Plan plan_;
 };
 
@@ -179,9 +175,6 @@ Plan PlanBuilder::Build() {
       case Preset::kFaithful:
         AddRanked(choice.ranked_share, stats.reordered);
         break;
-      case Preset::kChecked:
-        AddChecked();
-        break;
       case Preset::kSemShareKv:
         plan_.recompute_tokens =
             PaperSchedule(tokens_, request_.layers, Count(mandatory_), request_.paper);
@@ -192,7 +185,6 @@ Plan PlanBuilder::Build() {
   }
   plan_.mandatory = ToRanges(mandatory_);
   plan_.selected = ToRanges(selected_);
-  plan_.candidates = ToRanges(candidates_);
   plan_.recomputed_share = Share();
   return plan_;
 }
@@ -284,26 +276,14 @@ void PlanBuilder::AddAsked(int64_t budget, const std::vector<float>& prior) {
   plan_.asked_tokens = std::min(budget, open);
 }
 
-void PlanBuilder::AddChecked() {
-  const int check_layer = std::min(kCheckLayer, request_.layers - 1);
-  if (check_layer <= 0) return;  // no layer is left to save
-  for (const SourceRun& run : runs_) {
-    if (run.is_prefix()) continue;
-    const int64_t end = std::min(run.target + kCandidateTokens, tokens_);
-    for (int64_t t = run.target; t < end; ++t) candidates_[t] = 1 - mandatory_[t];
-  }
-  plan_.keep_tokens = std::min(ShareOf(kCheckedKeepShare, tokens_), Count(candidates_));
-  if (plan_.keep_tokens > 0) plan_.check_layer = check_layer;
-}
-
 // One token at random from each of kSentinels equal strata of the rows that stay as they were
 // loaded. Exact rows would tell nothing.
 void PlanBuilder::AddSentinels() {
-  const int layer = std::min(kCheckLayer, request_.layers - 1);
+  const int layer = std::min(kSentinelLayer, request_.layers - 1);
   if (layer <= 0) return;
   std::vector<int64_t> kept;
   for (int64_t t = exact_tokens_; t < tokens_; ++t) {
-    if (matched_[t] && !mandatory_[t] && !selected_[t] && !candidates_[t]) kept.push_back(t);
+    if (matched_[t] && !mandatory_[t] && !selected_[t]) kept.push_back(t);
   }
   const auto count = static_cast<int64_t>(kept.size());
   const int64_t sentinels = std::min(kSentinels, count);
@@ -331,9 +311,6 @@ double PlanBuilder::Share() const {
     pairs += (Count(mandatory_) + Count(selected_) + plan_.asked_tokens) * layers;
     // Asking runs the question once more.
     if (plan_.asked_tokens > 0) pairs += plan_.question_tokens * layers;
-    pairs += plan_.keep_tokens * layers;
-    pairs +=
-        (Count(candidates_) - plan_.keep_tokens) * std::min<int64_t>(layers, plan_.check_layer + 1);
     pairs += static_cast<int64_t>(plan_.sentinels.size()) *
              std::min<int64_t>(layers, plan_.sentinel_layer + 1);
   }
@@ -401,7 +378,7 @@ std::vector<float> SeamPrior(const Alignment& alignment, int64_t target_tokens) 
       for (int64_t t = run.target; t < end; ++t) prior[t] = value;
     }
   };
-  raise(kCandidateTokens, kNearPrior);
+  raise(kNearTokens, kNearPrior);
   raise(kHeadTokens, kHeadPrior);
   return prior;
 }

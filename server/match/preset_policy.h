@@ -23,7 +23,7 @@ struct PolicyInput {
 };
 
 struct PresetChoice {
-  Preset preset = Preset::kFaithful;  // never kAuto, kChecked or kSemShareKv
+  Preset preset = Preset::kFaithful;  // never kAuto or kSemShareKv
   double ranked_share = 0;            // share of the prompt that kBalanced and kFaithful add
 
   bool operator==(const PresetChoice&) const = default;

@@ -21,7 +21,6 @@ enum class Preset {
   kHeads = 3,
   kBalanced = 4,
   kFaithful = 5,
-  kChecked = 6,
   kSemShareKv = 7,
 };
 
@@ -100,9 +99,6 @@ struct Plan {
   std::vector<TokenRange> selected;
   int64_t asked_tokens = 0;  // > 0: the worker ranks
   std::vector<PriorRange> asked_prior;
-  int check_layer = 0;  // > 0: candidates and keep are set
-  std::vector<TokenRange> candidates;
-  int64_t keep_tokens = 0;
   std::vector<int64_t> recompute_tokens;  // kSemShareKv: one per layer
   PaperOptions paper;                     // kSemShareKv
   std::vector<int64_t> sentinels;

@@ -46,13 +46,6 @@ void SetPlan(const Plan& plan, v1::RecomputePlan* message) {
       added->set_weight(prior.weight);
     }
   }
-  if (plan.check_layer > 0) {
-    message->mutable_check()->set_layer(static_cast<uint32_t>(plan.check_layer));
-    message->mutable_check()->set_keep(static_cast<uint32_t>(plan.keep_tokens));
-    for (const TokenRange& range : plan.candidates) {
-      SetRange(range, message->mutable_check()->add_candidates());
-    }
-  }
   if (!plan.recompute_tokens.empty()) {
     v1::SemShareKvSchedule* schedule = message->mutable_semsharekv();
     for (const int64_t tokens : plan.recompute_tokens) {

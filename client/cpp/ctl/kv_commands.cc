@@ -184,10 +184,6 @@ void PrintPlan(const v1::RecomputePlan& plan, std::ostream& out) {
   if (plan.has_asked()) {
     lines.Add("asked", absl::StrCat("the ", HumanCount(plan.asked().tokens()), " most important"));
   }
-  if (plan.has_check()) {
-    lines.Add("check", absl::StrCat(RangesText(plan.check().candidates()), ", at layer ",
-                                    plan.check().layer(), " keep ", plan.check().keep()));
-  }
   if (plan.has_semsharekv()) {
     const auto& counts = plan.semsharekv().recompute_tokens();
     lines.Add("schedule", counts.empty()
@@ -351,7 +347,7 @@ std::vector<Command> KvCommands() {
       model,
       ids,
       {"mode", "MODE", "exact_prefix, exact, token (default), fuzzy, semsharekv"},
-      {"preset", "PRESET", "auto (default), fast, heads, balanced, faithful, checked, semsharekv"},
+      {"preset", "PRESET", "auto (default), fast, heads, balanced, faithful, semsharekv"},
       {"kl_target", "NATS", "KL of the first token that is accepted"}};
   std::vector<FlagSpec> read = find;
   read.push_back({"out", "FILE", "where the rows go, [layer][plane][row][head][width]"});

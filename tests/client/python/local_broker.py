@@ -371,13 +371,6 @@ def make_plan(
             plan.asked.prior.add(range=pb.TokenRange(begin=low, end=high), weight=weight)
     elif count:
         _add_ranges(plan.selected, _by_stored(pieces, held, prior, mandatory, count))
-    if preset == pb.PRESET_CHECKED:
-        near = np.zeros(tokens, dtype=bool)
-        for begin in moved:
-            near[begin : begin + 64] = True
-        plan.check.layer = 2
-        plan.check.keep = int((share or 0.06) * tokens)
-        _add_ranges(plan.check.candidates, near & ~mandatory)
     if not pure_prefix:
         kept = np.flatnonzero(~mandatory)
         at = np.linspace(0, len(kept) - 1, min(32, len(kept))).astype(int)

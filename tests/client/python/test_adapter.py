@@ -54,7 +54,7 @@ def test_every_architecture_stores_and_reuses(name: str, broker: Any) -> None:
     assert not any(key.startswith(("fallback", "register", "store")) for key in cached.counters)
 
 
-@pytest.mark.parametrize("preset", ["fast", "heads", "balanced", "faithful", "checked", "auto"])
+@pytest.mark.parametrize("preset", ["fast", "heads", "balanced", "faithful", "auto"])
 def test_presets_recompute_what_they_say(preset: str, broker: Any) -> None:
     cached = CachedModel(tiny_models.make("llama"), broker)
     cached.store(DOCUMENT + QUESTION)

@@ -205,7 +205,6 @@ MATCHES: dict[str, Callable[[Any], None]] = {
     "bad range": _matches(lambda m: m.plan.mandatory.add(begin=5, end=2)),
     "bad sentinel": _matches(lambda m: m.plan.sentinels.append(10_000)),
     "bad sentinel layer": _matches(lambda m: setattr(m.plan, "sentinel_layer", 99)),
-    "bad check layer": _matches(lambda m: setattr(m.plan.check, "layer", 99)),
     "bad schedule": _matches(lambda m: m.plan.semsharekv.recompute_tokens.append(1)),
     "bad share": _matches(lambda m: setattr(m.plan.semsharekv, "alpha_retain", 2.0)),
     "bad prior": _matches(

@@ -195,7 +195,6 @@ TEST(PlanTest, FastComputesUnmatchedTokensAndTheQuestion) {
   EXPECT_THAT(plan.selected, IsEmpty());
   EXPECT_EQ(plan.question_tokens, 20);
   EXPECT_EQ(plan.asked_tokens, 0);
-  EXPECT_EQ(plan.check_layer, 0);
 }
 
 TEST(PlanTest, TheQuestionIsClamped) {
@@ -290,16 +289,6 @@ TEST(PlanTest, NeverAsksForMoreThanThereIs) {
   EXPECT_EQ(MakePlan(alignment, request).asked_tokens, 2);
 }
 
-TEST(PlanTest, CheckedKeepsSixPercentOfTheCandidates) {
-  const Plan plan = MakePlan(Shifted(), Request(Preset::kChecked));
-  EXPECT_EQ(plan.check_layer, 2);
-  EXPECT_THAT(plan.candidates, ElementsAre(TokenRange{100, 164}));
-  EXPECT_EQ(plan.keep_tokens, 60);
-  for (const int64_t t : plan.sentinels) EXPECT_GE(t, 164);
-  // 120 tokens at 30 layers, 60 kept, 4 dropped at layer 2, 32 sentinels through layer 2.
-  EXPECT_DOUBLE_EQ(plan.recomputed_share, (180.0 * 30 + 4 * 3 + 32 * 3) / 30000);
-}
-
 TEST(PlanTest, TheShareCountsTokenLayerPairs) {
   EXPECT_DOUBLE_EQ(MakePlan(Shifted(), Request(Preset::kFast)).recomputed_share,
                    (120.0 * 30 + 32 * 3) / 30000);
@@ -311,12 +300,11 @@ TEST(PlanTest, TheShareCountsTokenLayerPairs) {
   EXPECT_DOUBLE_EQ(MakePlan(Alignment(), Request(Preset::kFast)).recomputed_share, 1.0);
 }
 
-TEST(PlanTest, ShallowModelsHaveNoLayerToCheckAt) {
+TEST(PlanTest, ShallowModelsHaveNoLayerForSentinels) {
   for (const int layers : {1, 2, 3}) {
-    PlanRequest request = Request(Preset::kChecked);
+    PlanRequest request = Request(Preset::kFast);
     request.layers = layers;
     const Plan plan = MakePlan(Shifted(), request);
-    EXPECT_EQ(plan.check_layer, layers - 1);
     EXPECT_EQ(plan.sentinel_layer, layers - 1);
     EXPECT_EQ(plan.sentinels.empty(), layers == 1);
     EXPECT_LE(plan.recomputed_share, 1.0);
@@ -353,14 +341,12 @@ TEST(PlanTest, FewKeptRowsAreAllSentinels) {
 
 TEST(PlanTest, ExactPrefixesAreComputedOnNoLayerAndNotGated) {
   const Alignment prefix = Of({{0, 0, 0, 990, SegmentKind::kExact}});
-  for (const Preset preset :
-       {Preset::kAuto, Preset::kFast, Preset::kHeads, Preset::kFaithful, Preset::kChecked}) {
+  for (const Preset preset : {Preset::kAuto, Preset::kFast, Preset::kHeads, Preset::kFaithful}) {
     const Plan plan = MakePlan(prefix, Request(preset));
     EXPECT_NE(plan.preset, Preset::kAuto);
     // Rows of the question that lie in the prefix are exact as well.
     EXPECT_THAT(plan.mandatory, ElementsAre(TokenRange{990, 1000}));
     EXPECT_THAT(plan.selected, IsEmpty());
-    EXPECT_THAT(plan.candidates, IsEmpty());
     EXPECT_THAT(plan.sentinels, IsEmpty());
     EXPECT_EQ(plan.asked_tokens, 0);
     EXPECT_EQ(plan.sigma_limit, 0);

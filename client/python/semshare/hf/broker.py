@@ -26,7 +26,6 @@ PRESETS = {
     "heads": pb.PRESET_HEADS,
     "balanced": pb.PRESET_BALANCED,
     "faithful": pb.PRESET_FAITHFUL,
-    "checked": pb.PRESET_CHECKED,
     "semsharekv": pb.PRESET_SEMSHAREKV,
 }
 KINDS = {

@@ -45,11 +45,8 @@ def top(scores: np.ndarray, count: int, among: np.ndarray) -> np.ndarray:
 
 
 class StaticPlan:
-    """Sets that are known before the run, but for the check layer and the sentinels.
-
-    `forever` tokens are computed at every layer, `candidates` through the check layer, where the
-    `keep` most deviating go on, and sentinels through the sentinel layer.
-    """
+    """Sets that are known before the run: `forever` tokens are computed at every layer, sentinels
+    through the sentinel layer."""
 
     def __init__(self, plan: Any, matched: np.ndarray, layers: int) -> None:
         tokens = len(matched)
@@ -67,14 +64,6 @@ class StaticPlan:
         self.sentinel_layer: int = plan.sentinel_layer
         self.sigma_limit: float = plan.sigma_limit
         self.sentinel_sigma = float("nan")
-        self.check_layer = -1
-        self.candidates = np.zeros(tokens, dtype=bool)
-        if plan.HasField("check"):
-            if plan.check.layer >= layers:
-                raise MalformedAnswer(f"check layer {plan.check.layer} of {layers}")
-            self.check_layer = plan.check.layer
-            self.keep: int = plan.check.keep
-            self.candidates = mark(plan.check.candidates, tokens, "candidates")
         self.asked: int = plan.asked.tokens if plan.HasField("asked") else 0
         self.prior = np.zeros(tokens, dtype=np.float32)
         if self.asked:
@@ -91,37 +80,20 @@ class StaticPlan:
 
     def start(self) -> np.ndarray:
         """Tokens of layer 0."""
-        return self.forever | self.candidates | self.sentinels
+        return self.forever | self.sentinels
 
     def watched(self) -> set[int]:
         """Layers whose fresh rows are compared with the realigned ones."""
-        layers = {self.check_layer} if self.candidates.any() else set()
-        if self.sentinels.any():
-            layers.add(self.sentinel_layer)
-        return layers
+        return {self.sentinel_layer} if self.sentinels.any() else set()
 
     def narrow_layers(self, layers: int) -> list[int]:
         """Layers that may start with fewer tokens than the one before."""
-        found = set()
-        if self.candidates.any():
-            found.add(self.check_layer + 1)
-        if self.sentinels.any():
-            found.add(self.sentinel_layer + 1)
-        return sorted(layer for layer in found if layer < layers)
+        narrow = self.sentinel_layer + 1
+        return [narrow] if self.sentinels.any() and narrow < layers else []
 
     def tokens_at(self, layer: int, running: np.ndarray, sigma: Sigma) -> np.ndarray:
         """Tokens of `layer`, a subset of `running`."""
-        wanted = self.forever.copy()
-        if layer <= self.check_layer:
-            wanted |= self.candidates
-        elif self.candidates.any():
-            if self.check_layer in sigma:
-                losers = self.candidates & ~self.forever
-                self.forever |= top(sigma[self.check_layer], self.keep, losers)
-                del sigma[self.check_layer]
-            wanted |= self.forever
-        if layer <= self.sentinel_layer:
-            wanted |= self.sentinels
+        wanted = self.start() if layer <= self.sentinel_layer else self.forever
         return wanted & running
 
     def judge(self, layer: int, sigma: np.ndarray) -> None:
