@@ -286,7 +286,7 @@ TEST_P(BackendCodesTest, TokenCodesAreSignsOfRotatedEmbeddings) {
     }
     for (int32_t bit = 0; bit < bits; ++bit) {
       double dot = 0;
-      for (int32_t j = 0; j < width; ++j) {
+      for (int64_t j = 0; j < width; ++j) {
         dot += row[static_cast<size_t>(j)] * matrix[static_cast<size_t>(j * bits + bit)];
       }
       if (std::abs(dot) < 1e-4) continue;
