@@ -113,8 +113,9 @@ class CacheBrokerService final : public Base {
       if (const auto* match = std::get_if<MatchResult>(&result)) *lease = match->lease;
       return absl::OkStatus();
     };
-    return RunUnary(call, context_.executor, find, [this, lease] {
-      if (*lease != nullptr) context_.broker->PrepareRead(std::exchange(*lease, nullptr));
+    // Not `this`: once the call has its answer, the service may go before the executor does.
+    return RunUnary(call, context_.executor, find, [broker = context_.broker, lease] {
+      if (*lease != nullptr) broker->PrepareRead(std::exchange(*lease, nullptr));
     });
   }
 

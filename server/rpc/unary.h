@@ -14,7 +14,7 @@
 namespace semshare {
 
 // Finishes the call with what `body` returns, or with RESOURCE_EXHAUSTED if too much is queued.
-// `after` runs once the answer is on its way; nothing of the call may be touched then.
+// `after` runs once the answer is on its way: it may touch nothing of the call or its service.
 template <typename Body, typename After>
 grpc::ServerUnaryReactor* RunUnary(grpc::CallbackServerContext* context, Executor* executor,
                                    Body body, After after) {
