@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from semshare.hf import panels
 from semshare.hf.errors import NotSupportedError
-from semshare.hf.kinds import CHUNKED, SLIDING, AttentionKind
+from semshare.hf.kinds import CHUNKED, FULL, SLIDING, AttentionKind
 
 NAME = "semshare"
 
@@ -83,10 +84,12 @@ class Run:
     hidden: torch.Tensor | None = None
     importance: torch.Tensor | None = None
     _blocks: dict[AttentionKind, list[Block]] = field(default_factory=dict)
+    _panels: dict[int, list[panels.Panel]] = field(default_factory=dict)
 
     def set_rows(self, rows: torch.Tensor) -> None:
         self.rows = rows
         self._blocks.clear()
+        self._panels.clear()
 
     def importance_of(self, layer: int) -> torch.Tensor | None:
         """`[tokens]`: what collects the attention of `layer`; None: nothing does."""
@@ -100,6 +103,17 @@ class Run:
         if found is None:
             found = make_blocks(self.rows, kind, self.dtype, self.hidden)
             self._blocks[kind] = found
+        return found
+
+    def is_causal(self, layer: int) -> bool:
+        """Whether a query sees every key before it."""
+        return self.hidden is None and self.kinds[layer].name == FULL
+
+    def panels(self, share: int) -> list[panels.Panel]:
+        """For layers that are causal, where `share` query heads share a KV head."""
+        found = self._panels.get(share)
+        if found is None:
+            found = self._panels[share] = panels.make_panels(self.rows, share)
         return found
 
 
@@ -161,6 +175,10 @@ def attention_forward(
     layer: int = module.layer_idx  # type: ignore[assignment]
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     importance = run.importance_of(layer)
+    plain = softcap is None and importance is None and run.is_causal(layer)
+    if plain and panels.applies(query, key, value):
+        share = query.shape[1] // key.shape[1]
+        return panels.attend(query, key, value, run.panels(share), scale), None
     out = query.new_empty(1, query.shape[2], query.shape[1], value.shape[-1])
     for block in run.blocks(layer):
         keys = slice(block.key_begin, block.key_end)
