@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstdlib>
 #include <numeric>
 #include <utility>
 
@@ -281,16 +282,29 @@ class RunQueues {
   std::vector<int32_t> last_;
 };
 
-// Takes runs longest first; equal ones in the order of the chosen sources, then of the source. A
-// run that lost tokens to longer ones comes back with what is left, which is one piece: whatever
-// was taken before is at least as long, so it can not lie strictly inside.
-void TakeLongestFirst(const std::vector<int>& chosen, Search& search, FreeRows& free) {
-  RunQueues queues(search.target_tokens());
+// Runs of the chosen sources. Of several sources those that move least come first: rows of a passage
+// that several references hold are, as a rule, nearest to the prompt's own where it has moved least
+// (docs/plans.md, "Several references"). Equal ones in the order of the sources.
+std::vector<Run> LeastMovedFirst(const std::vector<int>& chosen, const Search& search) {
+  std::vector<Run> runs;
   for (const int source : chosen) {
     for (const Run& run : search.runs) {
-      if (run.source == source) queues.Push(run);
+      if (run.source == source) runs.push_back(run);
     }
   }
+  if (chosen.size() < 2) return runs;
+  std::stable_sort(runs.begin(), runs.end(), [](const Run& a, const Run& b) {
+    return std::abs(a.position - a.target) < std::abs(b.position - b.target);
+  });
+  return runs;
+}
+
+// Takes runs longest first, equal ones in the order of `LeastMovedFirst`. A run that lost tokens to
+// longer ones comes back with what is left, which is one piece: whatever was taken before is at
+// least as long, so it can not lie strictly inside.
+void TakeLongestFirst(const std::vector<int>& chosen, Search& search, FreeRows& free) {
+  RunQueues queues(search.target_tokens());
+  for (const Run& run : LeastMovedFirst(chosen, search)) queues.Push(run);
   for (int64_t length = search.target_tokens(); length >= search.min_run_tokens; --length) {
     for (Run run; queues.Pop(length, &run);) {
       ++search.work.taken;
@@ -326,25 +340,23 @@ std::vector<Stretch> Stretches(const std::vector<TokenRow>& rows) {
   return stretches;
 }
 
-// How well the run sits between its neighbours: on the same diagonal best, then in the same order.
-int FitScore(const Run& run, const Stretch* left, const Stretch* right,
+// How well the run sits between its neighbours: on the same diagonal best, then in the same order
+// where that matters.
+int FitScore(const Run& run, const Stretch* left, const Stretch* right, bool order_matters,
              const std::vector<TokenRow>& rows) {
-  int score = 0;
-  if (left != nullptr) {
-    const TokenRow& row = rows[left->end - 1];
-    if (row.source == run.source) {
-      const int64_t step = run.position - row.position;
-      score += (step > 0) + 2 * (step == run.target - (left->end - 1));
-    }
+  const auto score = [&](bool same_diagonal, bool in_order) {
+    return same_diagonal ? 3 : static_cast<int>(order_matters && in_order);
+  };
+  int sum = 0;
+  if (left != nullptr && rows[left->end - 1].source == run.source) {
+    const int64_t step = run.position - rows[left->end - 1].position;
+    sum += score(step == run.target - (left->end - 1), step > 0);
   }
-  if (right != nullptr) {
-    const TokenRow& row = rows[right->begin];
-    if (row.source == run.source) {
-      const int64_t step = row.position - run.position;
-      score += (step >= run.tokens) + 2 * (step == right->begin - run.target);
-    }
+  if (right != nullptr && rows[right->begin].source == run.source) {
+    const int64_t step = rows[right->begin].position - run.position;
+    sum += score(step == right->begin - run.target, step >= run.tokens);
   }
-  return score;
+  return sum;
 }
 
 // Moves stretches to equal runs elsewhere that sit better between their neighbours, so that
@@ -371,13 +383,14 @@ class Reseater {
   void Reseat(const Stretch& stretch, const Stretch* left, const Stretch* right) {
     const TokenRow first = rows_[stretch.begin];
     Run best{stretch.begin, first.source, first.position, stretch.end - stretch.begin};
-    int best_score = FitScore(best, left, right, rows_);
+    int best_score = FitScore(best, left, right, true, rows_);
     const auto consider = [&](int source, int64_t position) {
       const Run run{stretch.begin, source, position, stretch.end - stretch.begin};
-      if (position < 0 || FitScore(run, left, right, rows_) <= best_score) return;
-      if (!Agrees(run)) return;
+      // Another source was passed over because its run has moved farther: order is no reason.
+      const int score = FitScore(run, left, right, source == first.source, rows_);
+      if (position < 0 || score <= best_score || !Agrees(run)) return;
       best = run;
-      best_score = FitScore(run, left, right, rows_);
+      best_score = score;
     };
     if (left != nullptr) {
       const TokenRow& row = rows_[left->end - 1];

@@ -14,8 +14,8 @@
 #   readers     64 reads at once: the slowest beside the fastest, and memory for each
 #   ttft        time to first token of a real model against its own full prefill (half an hour)
 #   gpu_ttft    the same of Llama-3.1-8B's shape on a GPU by CUDA IPC; without one: 'not run'
-#   fidelity    docs/fidelity.md over the whole corpus (hours; started again, it goes on); needs
-#               deploy/setup.sh report; the corpus and the results are kept in build/fidelity
+#   fidelity    docs/fidelity.md over the whole corpus (hours); goes on from docs/fidelity.jsonl, which
+#               has every row behind the report: remove it to measure anew; needs deploy/setup.sh report
 #
 # Each verifies what it measures before it times it. With --json the Python benchmarks append a line
 # for each figure: bench, case, value, unit, limit, limit_value, ratio, runs.
@@ -48,8 +48,7 @@ bench_ttft() { OMP_WAIT_POLICY=PASSIVE run_python ttft_bench.py; }
 bench_gpu_ttft() { run_python gpu_ttft_bench.py "$@" || (($? == 77)); }
 
 bench_fidelity() {
-  local work="$semshare_root/build/fidelity" results run
-  results="$work/results.jsonl"
+  local work="$semshare_root/build/fidelity" results="$semshare_root/docs/fidelity.jsonl" run
   run=(run --corpus "$work" --semshared "$semshared" --out "$results")
   run_eval corpus --out "$work"
   run_eval "${run[@]}"

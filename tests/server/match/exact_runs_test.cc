@@ -131,6 +131,21 @@ TEST(ExactRunsTest, TakesTheLongestRunFirst) {
   EXPECT_EQ(outcome.rows[45].source, 1);
 }
 
+TEST(ExactRunsTest, OfEqualRunsTakesTheOneThatMovesLeast) {
+  Prompts prompts(7, 50000);
+  const Ids a = prompts.Text(50);
+  const Ids b = prompts.Text(60);
+  const Ids c = prompts.Text(60);
+  const std::vector<Ids> sources = {Join({prompts.Text(10), a, prompts.Text(7), b}),
+                                    Join({prompts.Text(290), a, prompts.Text(9), c})};
+  const Ids target = Join({prompts.Text(300), a, prompts.Text(5), b, prompts.Text(5), c});
+  for (const std::vector<Ids>& order : {sources, {sources[1], sources[0]}}) {
+    const Outcome outcome = Assign(target, order);
+    EXPECT_EQ(outcome.matched, 170);
+    EXPECT_EQ(outcome.rows[300].position, 290);
+  }
+}
+
 TEST(ExactRunsTest, AnExactPrefixIsWorthASecondReference) {
   Prompts prompts(5, 50000);
   const Ids system = prompts.Text(100);
