@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <bit>
-#include <cstdlib>
 #include <numeric>
 #include <utility>
 
+#include "server/match/reseat.h"
 #include "server/match/seed_table.h"
 
 namespace semshare {
@@ -16,14 +16,10 @@ namespace {
 constexpr int64_t kMinimumGainTokens = 32;
 constexpr double kMinimumGainShare = 0.02;
 
-struct Run {
-  int64_t target = 0;
-  int source = 0;
-  int64_t position = 0;  // in the source
-  int64_t tokens = 0;
-
-  int64_t target_end() const { return target + tokens; }
-};
+int64_t FurtherGain(int64_t target_tokens) {
+  const double share = kMinimumGainShare * static_cast<double>(target_tokens);
+  return std::max(kMinimumGainTokens, static_cast<int64_t>(share));
+}
 
 // The texts, and the runs found so far.
 struct Search {
@@ -160,9 +156,7 @@ struct Choice {
 // their rows are exact.
 Choice ChooseSources(const Search& search, const std::vector<int64_t>& prefixes,
                      const RunOptions& options) {
-  const int64_t further_gain = std::max(
-      kMinimumGainTokens,
-      static_cast<int64_t>(kMinimumGainShare * static_cast<double>(search.target_tokens())));
+  const int64_t further_gain = FurtherGain(search.target_tokens());
   const std::vector<TokenSet> coverage = CoverageBySource(search);
   std::vector<bool> used(coverage.size());
   Choice choice{{}, TokenSet(search.target_tokens())};
@@ -282,9 +276,9 @@ class RunQueues {
   std::vector<int32_t> last_;
 };
 
-// Runs of the chosen sources. Of several sources those that move least come first: rows of a passage
-// that several references hold are, as a rule, nearest to the prompt's own where it has moved least
-// (docs/plans.md, "Several references"). Equal ones in the order of the sources.
+// Runs of the chosen sources. Of several sources those that move least come first: rows of a
+// passage that several references hold are, as a rule, nearest to the prompt's own where it has
+// moved least (docs/plans.md, "Several references"). Equal ones in the order of the sources.
 std::vector<Run> LeastMovedFirst(const std::vector<int>& chosen, const Search& search) {
   std::vector<Run> runs;
   for (const int source : chosen) {
@@ -293,9 +287,8 @@ std::vector<Run> LeastMovedFirst(const std::vector<int>& chosen, const Search& s
     }
   }
   if (chosen.size() < 2) return runs;
-  std::stable_sort(runs.begin(), runs.end(), [](const Run& a, const Run& b) {
-    return std::abs(a.position - a.target) < std::abs(b.position - b.target);
-  });
+  std::stable_sort(runs.begin(), runs.end(),
+                   [](const Run& a, const Run& b) { return a.displacement() < b.displacement(); });
   return runs;
 }
 
@@ -321,124 +314,6 @@ void TakeLongestFirst(const std::vector<int>& chosen, Search& search, FreeRows& 
   }
 }
 
-// A stretch of rows that continue each other, and the matched rows beside it.
-struct Stretch {
-  int64_t begin = 0;
-  int64_t end = 0;
-};
-
-std::vector<Stretch> Stretches(const std::vector<TokenRow>& rows) {
-  std::vector<Stretch> stretches;
-  for (int64_t t = 0; t < static_cast<int64_t>(rows.size()); ++t) {
-    if (!rows[t].matched()) continue;
-    if (t > 0 && rows[t - 1].ContinuedBy(rows[t])) {
-      stretches.back().end = t + 1;
-    } else {
-      stretches.push_back({t, t + 1});
-    }
-  }
-  return stretches;
-}
-
-// How well the run sits between its neighbours: on the same diagonal best, then in the same order
-// where that matters.
-int FitScore(const Run& run, const Stretch* left, const Stretch* right, bool order_matters,
-             const std::vector<TokenRow>& rows) {
-  const auto score = [&](bool same_diagonal, bool in_order) {
-    return same_diagonal ? 3 : static_cast<int>(order_matters && in_order);
-  };
-  int sum = 0;
-  if (left != nullptr && rows[left->end - 1].source == run.source) {
-    const int64_t step = run.position - rows[left->end - 1].position;
-    sum += score(step == run.target - (left->end - 1), step > 0);
-  }
-  if (right != nullptr && rows[right->begin].source == run.source) {
-    const int64_t step = rows[right->begin].position - run.position;
-    sum += score(step == right->begin - run.target, step >= run.tokens);
-  }
-  return sum;
-}
-
-// Moves stretches to equal runs elsewhere that sit better between their neighbours, so that
-// repeated passages keep order and continuity.
-class Reseater {
- public:
-  Reseater(const Search& search, const std::vector<int>& chosen, std::vector<TokenRow>& rows)
-      : search_(search), rows_(rows), begins_(search.target_tokens() + 2) {
-    std::vector<bool> usable(search.sources.size());
-    for (const int source : chosen) usable[source] = true;
-    // A counting sort by where a run begins.
-    for (const Run& run : search.runs) {
-      if (usable[run.source]) ++begins_[run.target + 2];
-    }
-    for (size_t t = 2; t < begins_.size(); ++t) begins_[t] += begins_[t - 1];
-    by_target_.resize(begins_.back());
-    for (size_t i = 0; i < search.runs.size(); ++i) {
-      const Run& run = search.runs[i];
-      if (usable[run.source]) by_target_[begins_[run.target + 1]++] = static_cast<int32_t>(i);
-    }
-  }
-
-  // `left` and `right`: the matched stretches beside it, null where there is none.
-  void Reseat(const Stretch& stretch, const Stretch* left, const Stretch* right) {
-    const TokenRow first = rows_[stretch.begin];
-    Run best{stretch.begin, first.source, first.position, stretch.end - stretch.begin};
-    int best_score = FitScore(best, left, right, true, rows_);
-    const auto consider = [&](int source, int64_t position) {
-      const Run run{stretch.begin, source, position, stretch.end - stretch.begin};
-      // Another source was passed over because its run has moved farther: order is no reason.
-      const int score = FitScore(run, left, right, source == first.source, rows_);
-      if (position < 0 || score <= best_score || !Agrees(run)) return;
-      best = run;
-      best_score = score;
-    };
-    if (left != nullptr) {
-      const TokenRow& row = rows_[left->end - 1];
-      consider(row.source, row.position + (stretch.begin - (left->end - 1)));
-    }
-    if (right != nullptr) {
-      const TokenRow& row = rows_[right->begin];
-      consider(row.source, row.position - (right->begin - stretch.begin));
-    }
-    const int32_t after = begins_[stretch.begin + 1];
-    for (int32_t i = after; i > std::max(0, after - kReseatRuns); --i) {
-      const Run& run = search_.runs[by_target_[i - 1]];
-      if (run.target_end() < stretch.end) continue;
-      consider(run.source, run.position + (stretch.begin - run.target));
-    }
-    for (int64_t i = 0; i < best.tokens; ++i) {
-      rows_[best.target + i] = {best.source, SegmentKind::kExact, best.position + i};
-    }
-  }
-
- private:
-  // Of the runs that begin at or before a stretch, those that begin last are looked at.
-  static constexpr int32_t kReseatRuns = 64;
-
-  bool Agrees(const Run& run) const {
-    if (run.position > static_cast<int64_t>(search_.sources[run.source].size())) return false;
-    return CommonPrefix(search_.TargetFrom(run.target).first(static_cast<size_t>(run.tokens)),
-                        search_.SourceFrom(run.source, run.position)) == run.tokens;
-  }
-
-  const Search& search_;
-  std::vector<TokenRow>& rows_;
-  std::vector<int32_t> by_target_;  // runs of the chosen sources, ascending
-  std::vector<int32_t> begins_;     // those that begin before t: [0, begins_[t])
-};
-
-void ReseatAll(const Search& search, const std::vector<int>& chosen, int64_t prefix,
-               std::vector<TokenRow>& rows) {
-  const std::vector<Stretch> stretches = Stretches(rows);
-  if (stretches.size() < 2) return;
-  Reseater reseater(search, chosen, rows);
-  for (size_t i = 0; i < stretches.size(); ++i) {
-    if (stretches[i].begin < prefix) continue;  // exact where it is
-    reseater.Reseat(stretches[i], i > 0 ? &stretches[i - 1] : nullptr,
-                    i + 1 < stretches.size() ? &stretches[i + 1] : nullptr);
-  }
-}
-
 }  // namespace
 
 RunWork AssignExactRuns(SymbolSpan target, absl::Span<const SymbolSpan> sources,
@@ -452,7 +327,7 @@ RunWork AssignExactRuns(SymbolSpan target, absl::Span<const SymbolSpan> sources,
   FindRuns(SparseSeeds(search), InsideRuns::kPassOver, search);
   FindRuns(OpenSeeds(search, ChooseSources(search, prefixes, options).covered), InsideRuns::kLookUp,
            search);
-  const std::vector<int> chosen = ChooseSources(search, prefixes, options).sources;
+  std::vector<int> chosen = ChooseSources(search, prefixes, options).sources;
   if (chosen.empty()) return search.work;
   const int prefix_source = *std::max_element(
       chosen.begin(), chosen.end(), [&](int a, int b) { return prefixes[a] < prefixes[b]; });
@@ -461,7 +336,10 @@ RunWork AssignExactRuns(SymbolSpan target, absl::Span<const SymbolSpan> sources,
   FreeRows free(rows);
   free.Take({0, prefix_source, 0, prefix});
   TakeLongestFirst(chosen, search, free);
-  ReseatAll(search, chosen, prefix, rows);
+  const Texts texts{target, sources};
+  KeepTogether(texts, search.runs, chosen, prefix, rows);
+  const Further further{options.max_references, FurtherGain(search.target_tokens())};
+  MoveNearer(texts, search.runs, further, prefix, chosen, rows);
   return search.work;
 }
 

@@ -3,16 +3,17 @@
 #include <algorithm>
 #include <cmath>
 #include <random>
+#include <utility>
 
 #include "kernels/base/status_macros.h"
 #include "server/match/paper_match.h"
 #include "server/match/preset_policy.h"
+#include "server/match/run_order.h"
 
 namespace semshare {
 namespace {
 
 constexpr int64_t kHeadTokens = 16;  // recomputed after each seam by kHeads; prior 1
-constexpr int64_t kPassageTokens = 16;
 constexpr int64_t kNearTokens = 64;  // after each seam: prior 0.5
 constexpr float kHeadPrior = 1.0f;
 constexpr float kNearPrior = 0.5f;
@@ -55,45 +56,6 @@ std::vector<SourceRun> FindRuns(const Alignment& alignment) {
 // Tokens of the exact prefix: equal ids from position 0 on.
 int64_t ExactPrefixTokens(const std::vector<SourceRun>& runs) {
   return !runs.empty() && runs.front().is_prefix() ? runs.front().tokens : 0;
-}
-
-// The most tokens in runs whose source positions ascend within one reference: a longest ascending
-// chain by weight, with a Fenwick tree of prefix maxima over the runs in source order.
-int64_t OrderedTokens(const std::vector<SourceRun>& runs, int reference) {
-  std::vector<size_t> by_source;
-  for (size_t i = 0; i < runs.size(); ++i) {
-    if (runs[i].reference == reference) by_source.push_back(i);
-  }
-  std::stable_sort(by_source.begin(), by_source.end(),
-                   [&](size_t a, size_t b) { return runs[a].source < runs[b].source; });
-  std::vector<size_t> rank(runs.size());
-  for (size_t r = 0; r < by_source.size(); ++r) rank[by_source[r]] = r + 1;
-  std::vector<int64_t> best(by_source.size() + 1, 0);
-  int64_t longest = 0;
-  for (size_t i = 0; i < runs.size(); ++i) {
-    if (runs[i].reference != reference) continue;
-    int64_t tokens = 0;
-    for (size_t at = rank[i] - 1; at > 0; at &= at - 1) tokens = std::max(tokens, best[at]);
-    tokens += runs[i].tokens;
-    longest = std::max(longest, tokens);
-    for (size_t at = rank[i]; at < best.size(); at += at & (~at + 1)) {
-      best[at] = std::max(best[at], tokens);
-    }
-  }
-  return longest;
-}
-
-bool IsReordered(std::vector<SourceRun> runs, int references) {
-  // Words and lines that are alike are found anywhere; a passage is longer.
-  std::erase_if(
-      runs, [](const SourceRun& run) { return run.is_prefix() || run.tokens < kPassageTokens; });
-  int64_t matched = 0;
-  for (const SourceRun& run : runs) matched += run.tokens;
-  int64_t ordered = 0;
-  for (int reference = 0; reference < references; ++reference) {
-    ordered = std::max(ordered, OrderedTokens(runs, reference));
-  }
-  return static_cast<double>(matched - ordered) > kReorderedShare * static_cast<double>(matched);
 }
 
 // A set of tokens: 1 for each that is in it. Bytes, because they are scanned many times over.
@@ -347,7 +309,11 @@ AlignmentStats Summarize(const Alignment& alignment, int64_t target_tokens) {
     matched += run.tokens;
   }
   stats.unmatched_tokens = target_tokens - matched;
-  stats.reordered = IsReordered(runs, static_cast<int>(alignment.references.size()));
+  std::vector<Run> passages;
+  for (const SourceRun& run : runs) {
+    if (!run.is_prefix()) passages.push_back({run.target, run.reference, run.source, run.tokens});
+  }
+  stats.reordered = IsReordered(std::move(passages));
   stats.prefix_only = matched > 0 && ExactPrefixTokens(runs) == matched;
   return stats;
 }

@@ -34,16 +34,13 @@ struct PlanRequest {
   PaperOptions paper;  // kSemShareKv
 };
 
-inline constexpr double kReorderedShare = 0.02;
-
 // What the planner looks at; also for logs and tests.
 struct AlignmentStats {
   int64_t runs = 0;  // maximal contiguous stretches of source
   int64_t seams = 0;
   int64_t moved_tokens = 0;  // matched with source position != target position
   int64_t unmatched_tokens = 0;
-  // Of the rows after the exact prefix that lie in runs of 16 tokens or more, more than
-  // kReorderedShare are out of one reference's order, or come from another reference.
+  // Passages after the exact prefix have changed places (run_order.h).
   bool reordered = false;
   bool prefix_only = false;  // one run from source 0 to target 0, the rest of the prompt unmatched
 };

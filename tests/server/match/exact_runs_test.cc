@@ -146,6 +146,48 @@ TEST(ExactRunsTest, OfEqualRunsTakesTheOneThatMovesLeast) {
   }
 }
 
+TEST(ExactRunsTest, AFurtherSourceThatIsNearerGivesThePassage) {
+  Prompts prompts(9, 50000);
+  const Ids a = prompts.Text(100);
+  const Ids b = prompts.Text(100);
+  const Ids c = prompts.Text(40);
+  const Ids target = Join({prompts.Text(300), a, prompts.Text(5), b, prompts.Text(5), c});
+  // The second holds `a` in its place and `c` near its own.
+  const Ids nearer = Join({prompts.Text(300), a, prompts.Text(109), c});
+  const auto assign = [&](const Ids& covering, int max_references) {
+    std::vector<TokenRow> rows(target.size());
+    const std::vector<SymbolSpan> sources = {covering, nearer};
+    AssignExactRuns(target, sources, {.max_references = max_references}, rows);
+    return rows;
+  };
+  // The first covers all of it, in another order.
+  const Ids reordered = Join({prompts.Text(10), b, prompts.Text(7), a, prompts.Text(9), c});
+  const std::vector<TokenRow> rows = assign(reordered, 4);
+  EXPECT_EQ(rows[300].source, 1);
+  EXPECT_EQ(rows[300].position, 300);
+  EXPECT_EQ(rows[399].position, 399);
+  EXPECT_EQ(rows[405].source, 0);
+  EXPECT_EQ(rows[510].source, 0);  // too short
+  EXPECT_EQ(assign(reordered, 1)[300].source, 0);
+
+  const Ids ordered = Join({prompts.Text(10), a, prompts.Text(7), b, prompts.Text(9), c});
+  EXPECT_EQ(assign(ordered, 4)[300].source, 0);
+}
+
+TEST(ExactRunsTest, APassageThatContinuesItsNeighbourStaysWithIt) {
+  Prompts prompts(10, 50000);
+  const Ids a = prompts.Text(100);
+  const Ids b = prompts.Text(100);
+  const Ids c = prompts.Text(100);
+  const Ids target = Join({prompts.Text(300), a, {1}, b, prompts.Text(5), c});
+  const std::vector<Ids> sources = {Join({prompts.Text(10), c, prompts.Text(5), a, {2}, b}),
+                                    Join({prompts.Text(300), a})};
+  const Outcome outcome = Assign(target, sources);
+  EXPECT_EQ(outcome.matched, 300);
+  EXPECT_EQ(outcome.rows[300].source, 0);
+  EXPECT_EQ(outcome.rows[401].source, 0);
+}
+
 TEST(ExactRunsTest, AnExactPrefixIsWorthASecondReference) {
   Prompts prompts(5, 50000);
   const Ids system = prompts.Text(100);
