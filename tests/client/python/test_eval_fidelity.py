@@ -167,6 +167,28 @@ def test_the_paper_is_compared_at_equal_recompute() -> None:
     assert Report([RUN, *missed]).paper_ratios() == []
 
 
+def test_auto_is_put_beside_the_cheapest_preset_that_keeps_its_target() -> None:
+    rows = [
+        fidelity("words/a", "auto", 0.001, computed=0.10),
+        fidelity("words/a", "fast", 0.02, computed=0.04),
+        fidelity("words/a", "balanced", 0.008, computed=0.15),
+        fidelity("words/a", "faithful", 0.002, computed=0.25),
+        # Without every preset, a pair says nothing.
+        fidelity("words/b", "auto", 0.5, computed=0.9),
+        fidelity("reordered/a", "auto", 0.03, computed=0.08),
+        fidelity("reordered/a", "faithful", 0.02, computed=0.2),
+        fidelity("deleted/a", "auto", 0.001),
+    ]
+    words, reordered = Report([RUN, *rows]).choices(0.01)
+    assert (words.kind, words.best_name, words.auto.pairs) == ("words", "balanced", 1)
+    assert words.best is not None and words.best.computed == 0.15
+    assert words.auto.computed == 0.10
+    assert (reordered.kind, reordered.best_name, reordered.best) == ("reordered", "", None)
+    text = render(Report([RUN, *rows]), [])
+    assert "| 1 | `balanced` | 15.0% | 0.0080 | - | 10.0% | 0.0010 | - |" in text
+    assert "| 1 | none | - | - | - | 8.0% | 0.0300 | - |" in text
+
+
 def test_the_gate_counts_a_plan_once_and_controls_apart() -> None:
     rows = [RUN]
     for place, name in enumerate(("a", "b", "c", "d", "e")):

@@ -23,6 +23,7 @@ __all__ = [
     "GateSummary",
     "Judged",
     "PaperRatio",
+    "PresetChoice",
     "Report",
     "Summary",
 ]
@@ -100,6 +101,18 @@ class PaperRatio:
 
 
 @dataclass(frozen=True, slots=True)
+class PresetChoice:
+    """What `auto` did on a class beside the preset that computes least among those whose median
+    KL of the first token keeps `auto`'s target: known only afterwards. Over the pairs that both
+    were measured on; `best` is None where no preset keeps it."""
+
+    kind: str
+    auto: Summary
+    best_name: str
+    best: Summary | None
+
+
+@dataclass(frozen=True, slots=True)
 class GateSummary:
     """What the sentinels' sigma says of the KL, over runs that had sentinels. The correlations are
     Spearman's; None for fewer than four runs. `above`: runs that the delivered limit refuses."""
@@ -140,8 +153,9 @@ class Report:
     def summary(self, kind: str, bucket: str, variant: str) -> Summary | None:
         """None where nothing was measured."""
         rows = self.select(kind, bucket, variant)
-        if not rows:
-            return None
+        return self._sum(rows) if rows else None
+
+    def _sum(self, rows: Sequence[Row]) -> Summary:
         timed = [
             self._timing[row["pair"], row["variant"]]
             for row in rows
@@ -225,6 +239,29 @@ class Report:
                         ratio=statistics.median(paper / ours for paper, ours in pairs),
                     )
                 )
+        return found
+
+    def choices(self, kl_target: float) -> list[PresetChoice]:
+        """By class, at the targets' length, over the pairs on which every preset that the class
+        was measured with was run."""
+        found = []
+        for kind in self.kinds():
+            by_preset = {
+                preset: {row["pair"]: row for row in rows}
+                for preset in PRESETS
+                if (rows := self.select(kind, LONG, preset))
+            }
+            pairs = set.intersection(*map(set, by_preset.values())) if by_preset else set()
+            if kind == "unrelated" or not pairs or "auto" not in by_preset or len(by_preset) < 2:
+                continue
+            sums = {
+                preset: self._sum([rows[pair] for pair in sorted(pairs)])
+                for preset, rows in by_preset.items()
+            }
+            auto = sums.pop("auto")
+            kept = [name for name, each in sums.items() if each.kl_first.median <= kl_target]
+            best = min(kept, key=lambda name: sums[name].computed, default="")
+            found.append(PresetChoice(kind, auto, best, sums.get(best)))
         return found
 
     def gates(self) -> list[GateSummary]:

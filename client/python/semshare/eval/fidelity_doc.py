@@ -6,7 +6,6 @@ import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from semshare.eval.bootstrap import Interval
 from semshare.eval.controls import CONTROLS
 from semshare.eval.fidelity import (
     BUCKETS,
@@ -18,16 +17,23 @@ from semshare.eval.fidelity import (
     Report,
     Summary,
 )
+from semshare.eval.fidelity_cells import kl, short, table, times
+from semshare.eval.fidelity_failures import failures
 from semshare.eval.fidelity_plot import kl_plot, speed_plot
 from semshare.eval.report import format_kl
 from semshare.eval.results import Row
-from semshare.eval.targets import ANSWER_PAIRS, GATE_SPEARMAN, MEAN_FACTOR, PAPER_FACTOR, TARGETS
-from semshare.eval.variants import EXACT_PREFIX, WHOLE
+from semshare.eval.targets import (
+    ANSWER_PAIRS,
+    AUTO_KL_TARGET,
+    GATE_SPEARMAN,
+    MEAN_FACTOR,
+    PAPER_FACTOR,
+    TARGETS,
+)
+from semshare.eval.variants import WHOLE
 from semshare.texts import CORPUS_CLASSES
 
 __all__ = ["render", "write_document"]
-
-_WORST = 12
 
 
 def write_document(report: Report, out: Path, note: str = "") -> list[Path]:
@@ -58,13 +64,14 @@ def render(report: Report, plots: Sequence[str], note: str = "") -> str:
         *_by_class(report),
         *_speeds(report),
         *_presets(report),
+        *_choices(report),
         *_controls(report),
         *_paper(report),
         *_ablation(report),
         *_gate(report),
         *_answers(report),
         *_costs(report),
-        *_failures(report),
+        *failures(report),
         *_method(report),
     ]
     return "\n\n".join(parts) + "\n"
@@ -117,7 +124,7 @@ def _targets(report: Report) -> list[str]:
         "quarter at most where a target is given)."
     )
     header = ["class", "variant", "pairs", "speed-up", "target", "KL first", "target", "KL mean"]
-    return ["## Targets", note, _table([*header, "floor", "verdict"], rows)]
+    return ["## Targets", note, table([*header, "floor", "verdict"], rows)]
 
 
 def _target_row(judged: Judged) -> list[str]:
@@ -127,9 +134,9 @@ def _target_row(judged: Judged) -> list[str]:
     if found is not None:
         measured = [
             str(found.pairs),
-            "-" if found.speed_up is None else _times(found.speed_up),
-            _kl(found.kl_first),
-            _kl(found.kl_mean),
+            "-" if found.speed_up is None else times(found.speed_up),
+            kl(found.kl_first),
+            kl(found.kl_mean),
         ]
     return [
         CORPUS_CLASSES[target.kind],
@@ -154,7 +161,7 @@ def _by_class(report: Report) -> list[str]:
                 rows.append([CORPUS_CLASSES[kind], bucket, *_summary_cells(found)])
     header = ["class", "tokens", "pairs", "matched", "computed", "KL first", "KL mean", "agreement"]
     header += ["speed-up", "TTFT of hits", "TTFT of all", "full", "misses", "fallbacks"]
-    return ["## By class and length, preset `auto`", _table(header, rows)]
+    return ["## By class and length, preset `auto`", table(header, rows)]
 
 
 def _summary_cells(found: Summary) -> list[str]:
@@ -165,10 +172,10 @@ def _summary_cells(found: Summary) -> list[str]:
         str(found.pairs),
         f"{found.matched:.1%}",
         f"{found.computed:.1%}",
-        _kl(found.kl_first),
-        _kl(found.kl_mean),
+        kl(found.kl_first),
+        kl(found.kl_mean),
         f"{found.agreement:.2f}",
-        "-" if found.speed_up is None else _times(found.speed_up),
+        "-" if found.speed_up is None else times(found.speed_up),
         seconds(found.ttft_hit_s),
         seconds(found.ttft_s),
         seconds(found.full_s),
@@ -183,7 +190,7 @@ def _speeds(report: Report) -> list[str]:
     for kind in report.kinds():
         found = [report.speed(kind, LONG, variant) for variant in variants]
         if any(found):
-            cells = ["-" if each is None else _times(each) for each in found]
+            cells = ["-" if each is None else times(each) for each in found]
             rows.append([CORPUS_CLASSES[kind], *cells])
     if not rows:
         return []
@@ -191,7 +198,7 @@ def _speeds(report: Report) -> list[str]:
         f"Over the full prefill of the same rounds, {LONG} tokens. `exact_prefix` is what reuse of "
         "exact prefixes alone gives."
     )
-    return ["## Speed-up", note, _table(["class", *(f"`{v}`" for v in variants)], rows)]
+    return ["## Speed-up", note, table(["class", *(f"`{v}`" for v in variants)], rows)]
 
 
 def _presets(report: Report) -> list[str]:
@@ -199,8 +206,33 @@ def _presets(report: Report) -> list[str]:
     return [
         "## Presets",
         f"KL of the first token / mean over 32 tokens, and the share computed; {LONG} tokens.",
-        _grid(report, names, lambda s: f"{_short(s)} at {s.computed:.1%}"),
+        _grid(report, names, lambda s: f"{short(s)} at {s.computed:.1%}"),
     ]
+
+
+def _choices(report: Report) -> list[str]:
+    rows = []
+    for each in report.choices(AUTO_KL_TARGET):
+        best = ["none", "-", "-", "-"]
+        if each.best is not None:
+            best = [f"`{each.best_name}`", *_choice_cells(each.best)]
+        cells = [str(each.auto.pairs), *best, *_choice_cells(each.auto)]
+        rows.append([CORPUS_CLASSES[each.kind], *cells])
+    if not rows:
+        return []
+    note = (
+        "Beside the preset that computes least among those whose median KL of the first token "
+        f"keeps the target of {AUTO_KL_TARGET:g}, which is known only afterwards; {LONG} tokens, "
+        "pairs that were run with every preset."
+    )
+    header = ["class", "pairs", "cheapest that keeps it", "computed", "KL first", "speed-up"]
+    header += ["`auto` computed", "KL first", "speed-up"]
+    return ["## Does `auto` choose well", note, table(header, rows)]
+
+
+def _choice_cells(found: Summary) -> list[str]:
+    speed = "-" if found.speed_up is None else times(found.speed_up)
+    return [f"{found.computed:.1%}", format_kl(found.kl_first.median), speed]
 
 
 def _controls(report: Report) -> list[str]:
@@ -211,7 +243,7 @@ def _controls(report: Report) -> list[str]:
         "a semantic response cache would. Full prefill and exact prefix reuse have a KL of 0 by "
         "construction: every row is the engine's own. KL first / mean."
     )
-    return ["## Controls", note, _grid(report, ["fast", *CONTROLS, WHOLE], _short)]
+    return ["## Controls", note, _grid(report, ["fast", *CONTROLS, WHOLE], short)]
 
 
 def _grid(report: Report, variants: Sequence[str], cell: Callable[[Summary], str]) -> str:
@@ -221,7 +253,7 @@ def _grid(report: Report, variants: Sequence[str], cell: Callable[[Summary], str
         if any(found):
             cells = ["-" if each is None else cell(each) for each in found]
             rows.append([CORPUS_CLASSES[kind], *cells])
-    return _table(["class", *(f"`{name}`" for name in variants)], rows)
+    return table(["class", *(f"`{name}`" for name in variants)], rows)
 
 
 def _paper(report: Report) -> list[str]:
@@ -243,7 +275,7 @@ def _paper(report: Report) -> list[str]:
         "lower."
     )
     header = ["class", "pairs", f"KL of `{PAPER}`", "KL of ours", "ratio", "verdict"]
-    return ["## SemShareKV as published, at equal recompute", note, _table(header, rows)]
+    return ["## SemShareKV as published, at equal recompute", note, table(header, rows)]
 
 
 def _ablation(report: Report) -> list[str]:
@@ -253,7 +285,7 @@ def _ablation(report: Report) -> list[str]:
         return []
 
     def cell(found: Summary) -> str:
-        return f"{_short(found)} at {found.computed:.1%}, KV {found.kv_bytes_per_token / full:.0%}"
+        return f"{short(found)} at {found.computed:.1%}, KV {found.kv_bytes_per_token / full:.0%}"
 
     note = (
         "The paper's mode with its own numbers (40 % high-deviation tokens, attention recovery "
@@ -289,7 +321,7 @@ def _gate(report: Report) -> list[str]:
         "be none, of wrong rows (the controls, measured with the gate off) all."
     )
     header = ["runs of", "runs", "with KL first", "with KL mean", "sigma", "refused"]
-    return ["## Does the gate see it", note, _table(header, rows)]
+    return ["## Does the gate see it", note, table(header, rows)]
 
 
 def _answers(report: Report) -> list[str]:
@@ -314,7 +346,7 @@ def _answers(report: Report) -> list[str]:
         "A code of four digits is put into a text, or changed there, and asked for; right is an "
         "answer of at most 24 tokens that holds it. *Same words*: the whole answers are equal."
     )
-    return ["## Facts and numbers", note, _table([*header, "same words"], rows), verdict]
+    return ["## Facts and numbers", note, table([*header, "same words"], rows), verdict]
 
 
 def _answer_cells(rows: Sequence[Row]) -> list[str]:
@@ -357,82 +389,6 @@ def _costs(report: Report) -> list[str]:
     return ["## Memory, and the cost of a miss", *parts]
 
 
-def _failures(report: Report) -> list[str]:
-    rows = [
-        [
-            row["pair"],
-            str(row["tokens"]),
-            row["kind"],
-            f"`{row['preset']}`",
-            f"{row['matched'] / row['tokens']:.1%}",
-            f"{row['computed']:.1%}",
-            format_kl(row["kl_first"]),
-            format_kl(row["kl_mean"]),
-            f"{row['agreement']:.2f}",
-        ]
-        for row in report.worst("auto", _WORST)
-    ]
-    header = ["pair", "tokens", "kind", "chosen", "matched", "computed", "KL first", "KL mean"]
-    parts = [
-        "## Where it fails",
-        f"The {len(rows)} pairs with the largest KL of the first token under `auto`:",
-        _table([*header, "agreement"], rows),
-    ]
-    missed = [each for each in map(report.judge, TARGETS) if False in each.met.values()]
-    if missed:
-        lines = [
-            f"- {CORPUS_CLASSES[each.target.kind]}, `{each.target.variant}`: "
-            + ", ".join(name for name, good in each.met.items() if good is False)
-            + _remedy(report, each)
-            for each in missed
-        ]
-        parts += ["Targets that are missed:", "\n".join(lines)]
-    parts += _refused(report)
-    wrong = [
-        f"- {row['pair']}: full prefill {_right(row['answer_full'])}, reuse {_right(row['answer'])}"
-        for row in report.answers()
-        if row["variant"] == "auto" and row["answer"] != row["answer_full"]
-    ]
-    if wrong:
-        parts += ["Answers under `auto` that differ from full prefill's:", "\n".join(wrong)]
-    return parts
-
-
-def _remedy(report: Report, judged: Judged) -> str:
-    """Which preset would keep the KL that `auto` misses, and what it computes."""
-    if judged.met["KL first"] is not False:
-        return ""
-    for preset in PRESETS[1:]:
-        found = report.summary(judged.target.kind, LONG, preset)
-        if found is not None and found.kl_first.median <= judged.target.kl_first:
-            return f" (`{preset}` keeps the KL: {_short(found)} at {found.computed:.1%} computed)"
-    return " (and no preset keeps the KL)"
-
-
-def _refused(report: Report) -> list[str]:
-    lines = [
-        f"- {row['pair']}, `{row['variant']}`: {row['kind']}, {row['reason']}"
-        for row in report.fidelity
-        if row["kind"] in ("miss", "fallback") and row["class"] != "unrelated"
-    ]
-    lines += [
-        f"- {row['pair']}, `{row['variant']}`, timed: {', '.join(row['kinds'])} "
-        f"({', '.join(row['reasons'])})"
-        for row in report.timing
-        # Exact prefixes alone miss wherever the beginning has changed: that is what they show.
-        if row["class"] != "unrelated"
-        and row["variant"] != EXACT_PREFIX
-        and {"miss", "fallback"} & set(row["kinds"])
-    ]
-    if not lines:
-        return []
-    return ["Pairs that were not reused, or fell back to a full prefill:", "\n".join(lines)]
-
-
-def _right(right: bool) -> str:
-    return "right" if right else "wrong"
-
-
 def _method(report: Report) -> list[str]:
     commands = [str(run["command"]) for run in report.runs]
     shown = "\n".join(dict.fromkeys(commands))
@@ -453,25 +409,3 @@ def _method(report: Report) -> list[str]:
         ]
     )
     return ["## How it was measured", note, f"```sh\n{build}\n```"]
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _kl(interval: Interval) -> str:
-    if interval.count == 1:
-        return format_kl(interval.median)
-    low, high = format_kl(interval.low), format_kl(interval.high)
-    return f"{format_kl(interval.median)} [{low}, {high}]"
-
-
-def _times(interval: Interval) -> str:
-    if interval.count == 1:
-        return f"{interval.median:.1f}x"
-    return f"{interval.median:.1f}x [{interval.low:.1f}, {interval.high:.1f}]"
-
-
-def _short(found: Summary) -> str:
-    return f"{format_kl(found.kl_first.median)} / {format_kl(found.kl_mean.median)}"

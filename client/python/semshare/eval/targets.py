@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 __all__ = [
     "ANSWER_PAIRS",
+    "AUTO_KL_TARGET",
     "GATE_SPEARMAN",
     "MEAN_FACTOR",
     "PAPER_CLASSES",
@@ -24,6 +25,8 @@ PAPER_CLASSES = ("system", "words", "deleted")
 ANSWER_PAIRS = 50
 """On at least so many pairs the answer shall hold exactly when the full prefill's does."""
 
+AUTO_KL_TARGET = 0.01
+"""What `auto` aims at where the caller names nothing: nats, first token."""
 
 GATE_SPEARMAN = 0.8
 """Least rank correlation of the sentinels' sigma with the KL that follows."""
