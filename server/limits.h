@@ -13,7 +13,7 @@ struct Limits {
   int64_t max_tokens = 131072;                // of a reference or a target
   int64_t max_frame_payload_bytes = 2 << 20;  // below gRPC's default message limit with its header
   int64_t max_segments = 65536;
-  int max_references_per_match = 4;
+  int max_references_per_match = 8;
   int max_leases = 256;
   int max_uploads = 64;
   int max_models = 16;

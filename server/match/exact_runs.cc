@@ -276,28 +276,16 @@ class RunQueues {
   std::vector<int32_t> last_;
 };
 
-// Runs of the chosen sources. Of several sources those that move least come first: rows of a
-// passage that several references hold are, as a rule, nearest to the prompt's own where it has
-// moved least (docs/plans.md, "Several references"). Equal ones in the order of the sources.
-std::vector<Run> LeastMovedFirst(const std::vector<int>& chosen, const Search& search) {
-  std::vector<Run> runs;
-  for (const int source : chosen) {
-    for (const Run& run : search.runs) {
-      if (run.source == source) runs.push_back(run);
-    }
-  }
-  if (chosen.size() < 2) return runs;
-  std::stable_sort(runs.begin(), runs.end(),
-                   [](const Run& a, const Run& b) { return a.displacement() < b.displacement(); });
-  return runs;
-}
-
-// Takes runs longest first, equal ones in the order of `LeastMovedFirst`. A run that lost tokens to
-// longer ones comes back with what is left, which is one piece: whatever was taken before is at
-// least as long, so it can not lie strictly inside.
+// Takes runs longest first; equal ones in the order of the chosen sources, then of the source. A
+// run that lost tokens to longer ones comes back with what is left, which is one piece: whatever
+// was taken before is at least as long, so it can not lie strictly inside.
 void TakeLongestFirst(const std::vector<int>& chosen, Search& search, FreeRows& free) {
   RunQueues queues(search.target_tokens());
-  for (const Run& run : LeastMovedFirst(chosen, search)) queues.Push(run);
+  for (const int source : chosen) {
+    for (const Run& run : search.runs) {
+      if (run.source == source) queues.Push(run);
+    }
+  }
   for (int64_t length = search.target_tokens(); length >= search.min_run_tokens; --length) {
     for (Run run; queues.Pop(length, &run);) {
       ++search.work.taken;

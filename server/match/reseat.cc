@@ -93,17 +93,18 @@ class RunsByTarget {
     }
   }
 
-  // Calls `visit` with the part of each run that equals the stretch; of the runs that begin at or
-  // before it, those that begin last are looked at.
+  // Calls `visit` with the part of each run that lies in the stretch and lacks at most `edge` of
+  // its tokens; of the runs that begin before it, those that begin last are looked at.
   template <typename Visit>
-  void Holding(const Stretch& stretch, Visit visit) const {
+  void Holding(const Stretch& stretch, int64_t edge, Visit visit) const {
     constexpr int32_t kLookedAt = 64;
-    const int32_t after = begins_[stretch.begin + 1];
+    const int32_t after = begins_[std::min(stretch.begin + edge, stretch.end) + 1];
     for (int32_t i = after; i > std::max(0, after - kLookedAt); --i) {
       const Run& run = runs_[by_target_[i - 1]];
-      if (run.target_end() < stretch.end) continue;
-      visit(Run{stretch.begin, run.source, run.position + (stretch.begin - run.target),
-                stretch.tokens()});
+      const int64_t begin = std::max(stretch.begin, run.target);
+      const int64_t end = std::min(stretch.end, run.target_end());
+      if (end - begin < stretch.tokens() - edge) continue;
+      visit(Run{begin, run.source, run.position + (begin - run.target), end - begin});
     }
   }
 
@@ -122,12 +123,10 @@ bool Agrees(const Texts& texts, const Run& run) {
 
 void Reseat(const Texts& texts, const RunsByTarget& held, const Stretch& stretch,
             const Neighbours& beside, std::vector<TokenRow>& rows) {
-  const Run given = RunOf(stretch, rows);
-  Run best = given;
+  Run best = RunOf(stretch, rows);
   int best_score = FitScore(best, beside, true, rows);
   const auto consider = [&](const Run& run) {
-    // Another source was passed over because its run has moved farther: order is no reason.
-    const int score = FitScore(run, beside, run.source == given.source, rows);
+    const int score = FitScore(run, beside, true, rows);
     if (score <= best_score || !Agrees(texts, run)) return;
     best = run;
     best_score = score;
@@ -139,15 +138,15 @@ void Reseat(const Texts& texts, const RunsByTarget& held, const Stretch& stretch
   };
   if (beside.left != nullptr) continuing(beside.left->end - 1);
   if (beside.right != nullptr) continuing(beside.right->begin);
-  held.Holding(stretch, consider);
+  held.Holding(stretch, 0, consider);
   Assign(best, rows);
 }
 
-// Passages that could come from nearer, and what further sources would give them.
+// Passages that could come from nearer, and the runs that hold them.
 class Passages {
  public:
   Passages(const Texts& texts, absl::Span<const Run> runs, int64_t prefix,
-           const std::vector<int>& chosen, std::vector<TokenRow>& rows)
+           std::vector<TokenRow>& rows)
       : rows_(rows), sources_(texts.sources.size()) {
     const std::vector<Stretch> stretches = Stretches(rows);
     std::vector<Run> moved;
@@ -156,46 +155,59 @@ class Passages {
       const Run& run = moved.emplace_back(RunOf(stretches[i], rows));
       if (run.tokens < kMovedPassageTokens) continue;
       if (FitScore(run, NeighboursOf(stretches, i), false, rows) > 0) continue;
-      passages_.push_back(stretches[i]);
+      passages_.push_back({stretches[i], run.displacement()});
     }
     if (!IsReordered(std::move(moved))) passages_.clear();
     if (passages_.empty()) return;
-    std::vector<bool> usable(sources_, true);
-    for (const int source : chosen) usable[source] = false;
-    const RunsByTarget held(static_cast<int64_t>(texts.target.size()), runs, usable);
-    for (const Stretch& passage : passages_) {
-      held.Holding(passage, [&](const Run& run) { offers_.push_back(run); });
+    const RunsByTarget held(static_cast<int64_t>(texts.target.size()), runs,
+                            std::vector<bool>(sources_, true));
+    for (size_t p = 0; p < passages_.size(); ++p) {
+      const Stretch& stretch = passages_[p].stretch;
+      held.Holding(stretch, stretch.tokens() / kEdgeTokens, [&](const Run& run) {
+        offers_.push_back({p, run});
+      });
     }
   }
 
-  // Tokens for which each source has nearer rows than those that are taken.
+  // Tokens that each source holds at half the displacement, or less, of those that are taken.
   std::vector<int64_t> Gains() const {
     std::vector<int64_t> gains(sources_);
-    std::vector<int64_t> counted(sources_, -1);  // the passage that was counted last
-    for (const Run& offer : offers_) {
-      if (counted[offer.source] == offer.target || !IsNearer(offer)) continue;
-      gains[offer.source] += offer.tokens;
-      counted[offer.source] = offer.target;
+    std::vector<size_t> counted(sources_, passages_.size());  // the passage that was counted last
+    for (const Offer& offer : offers_) {
+      const int64_t now = passages_[offer.passage].displacement;
+      if (now == 0 || 2 * offer.run.displacement() > now) continue;
+      if (std::exchange(counted[offer.run.source], offer.passage) == offer.passage) continue;
+      gains[offer.run.source] += offer.run.tokens;
     }
     return gains;
   }
 
+  // Takes what the source holds nearer than what is taken.
   void TakeFrom(int source) {
-    for (const Run& offer : offers_) {
-      if (offer.source == source && IsNearer(offer)) Assign(offer, rows_);
+    for (const Offer& offer : offers_) {
+      Passage& passage = passages_[offer.passage];
+      if (offer.run.source != source || offer.run.displacement() >= passage.displacement) continue;
+      std::fill(rows_.begin() + passage.stretch.begin, rows_.begin() + passage.stretch.end,
+                TokenRow());
+      Assign(offer.run, rows_);
+      passage.displacement = offer.run.displacement();
     }
   }
 
  private:
-  bool IsNearer(const Run& offer) const {
-    const int64_t now = std::abs(rows_[offer.target].position - offer.target);
-    return now > 0 && 2 * offer.displacement() <= now;
-  }
+  struct Passage {
+    Stretch stretch;
+    int64_t displacement = 0;
+  };
+  struct Offer {
+    size_t passage = 0;
+    Run run;
+  };
 
   std::vector<TokenRow>& rows_;
   const size_t sources_;
-  std::vector<Stretch> passages_;
-  std::vector<Run> offers_;  // by passage
+  std::vector<Passage> passages_;
+  std::vector<Offer> offers_;  // by passage
 };
 
 }  // namespace
@@ -215,9 +227,11 @@ void KeepTogether(const Texts& texts, absl::Span<const Run> runs, const std::vec
 
 void MoveNearer(const Texts& texts, absl::Span<const Run> runs, const Further& further,
                 int64_t prefix, std::vector<int>& chosen, std::vector<TokenRow>& rows) {
-  if (chosen.size() == texts.sources.size()) return;
-  Passages passages(texts, runs, prefix, chosen, rows);
+  if (texts.sources.size() < 2) return;
+  Passages passages(texts, runs, prefix, rows);
+  for (const int source : chosen) passages.TakeFrom(source);
   while (static_cast<int>(chosen.size()) < further.max_references) {
+    // Nothing is nearer in a chosen source by now.
     const std::vector<int64_t> gains = passages.Gains();
     const auto best = std::max_element(gains.begin(), gains.end());
     if (*best < further.least_tokens) return;

@@ -14,8 +14,8 @@
 #   readers     64 reads at once: the slowest beside the fastest, and memory for each
 #   ttft        time to first token of a real model against its own full prefill (half an hour)
 #   gpu_ttft    the same of Llama-3.1-8B's shape on a GPU by CUDA IPC; without one: 'not run'
-#   fidelity    docs/fidelity.md over the whole corpus (hours); goes on from docs/fidelity.jsonl, which
-#               has every row behind the report: remove it to measure anew; needs deploy/setup.sh report
+#   fidelity    docs/fidelity.md over the whole corpus (hours); goes on from docs/fidelity.jsonl,
+#               where every row behind the report is; needs deploy/setup.sh report
 #
 # Each verifies what it measures before it times it. With --json the Python benchmarks append a line
 # for each figure: bench, case, value, unit, limit, limit_value, ratio, runs.

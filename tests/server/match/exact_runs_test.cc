@@ -131,18 +131,20 @@ TEST(ExactRunsTest, TakesTheLongestRunFirst) {
   EXPECT_EQ(outcome.rows[45].source, 1);
 }
 
-TEST(ExactRunsTest, OfEqualRunsTakesTheOneThatMovesLeast) {
+TEST(ExactRunsTest, OfSeveralSourcesThePassageComesFromWhereItMovesLeast) {
   Prompts prompts(7, 50000);
   const Ids a = prompts.Text(50);
   const Ids b = prompts.Text(60);
   const Ids c = prompts.Text(60);
-  const std::vector<Ids> sources = {Join({prompts.Text(10), a, prompts.Text(7), b}),
+  const Ids target = Join({prompts.Text(300), a, {1}, b, {2}, c, {3}});
+  // The first agrees with the target by chance in one token more.
+  const std::vector<Ids> sources = {Join({prompts.Text(10), a, {1}, prompts.Text(7), b}),
                                     Join({prompts.Text(290), a, prompts.Text(9), c})};
-  const Ids target = Join({prompts.Text(300), a, prompts.Text(5), b, prompts.Text(5), c});
   for (const std::vector<Ids>& order : {sources, {sources[1], sources[0]}}) {
     const Outcome outcome = Assign(target, order);
     EXPECT_EQ(outcome.matched, 170);
     EXPECT_EQ(outcome.rows[300].position, 290);
+    EXPECT_FALSE(outcome.rows[350].matched());
   }
 }
 
@@ -150,7 +152,7 @@ TEST(ExactRunsTest, AFurtherSourceThatIsNearerGivesThePassage) {
   Prompts prompts(9, 50000);
   const Ids a = prompts.Text(100);
   const Ids b = prompts.Text(100);
-  const Ids c = prompts.Text(40);
+  const Ids c = prompts.Text(30);
   const Ids target = Join({prompts.Text(300), a, prompts.Text(5), b, prompts.Text(5), c});
   // The second holds `a` in its place and `c` near its own.
   const Ids nearer = Join({prompts.Text(300), a, prompts.Text(109), c});
