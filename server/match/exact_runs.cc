@@ -315,7 +315,7 @@ RunWork AssignExactRuns(SymbolSpan target, absl::Span<const SymbolSpan> sources,
   FindRuns(SparseSeeds(search), InsideRuns::kPassOver, search);
   FindRuns(OpenSeeds(search, ChooseSources(search, prefixes, options).covered), InsideRuns::kLookUp,
            search);
-  std::vector<int> chosen = ChooseSources(search, prefixes, options).sources;
+  const std::vector<int> chosen = ChooseSources(search, prefixes, options).sources;
   if (chosen.empty()) return search.work;
   const int prefix_source = *std::max_element(
       chosen.begin(), chosen.end(), [&](int a, int b) { return prefixes[a] < prefixes[b]; });

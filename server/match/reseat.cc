@@ -226,17 +226,16 @@ void KeepTogether(const Texts& texts, absl::Span<const Run> runs, const std::vec
 }
 
 void MoveNearer(const Texts& texts, absl::Span<const Run> runs, const Further& further,
-                int64_t prefix, std::vector<int>& chosen, std::vector<TokenRow>& rows) {
+                int64_t prefix, const std::vector<int>& chosen, std::vector<TokenRow>& rows) {
   if (texts.sources.size() < 2) return;
   Passages passages(texts, runs, prefix, rows);
   for (const int source : chosen) passages.TakeFrom(source);
-  while (static_cast<int>(chosen.size()) < further.max_references) {
-    // Nothing is nearer in a chosen source by now.
+  for (auto used = static_cast<int>(chosen.size()); used < further.max_references; ++used) {
+    // Nothing is nearer in a source that is used by now.
     const std::vector<int64_t> gains = passages.Gains();
     const auto best = std::max_element(gains.begin(), gains.end());
     if (*best < further.least_tokens) return;
-    chosen.push_back(static_cast<int>(best - gains.begin()));
-    passages.TakeFrom(chosen.back());
+    passages.TakeFrom(static_cast<int>(best - gains.begin()));
   }
 }
 

@@ -35,15 +35,15 @@ struct Further {
 };
 
 // Where passages behind the common prefix have changed places, gives each to the chosen source in
-// which it has moved least, then to sources that are not chosen yet but hold it at half the
-// displacement or less, and appends those to `chosen`. Such a passage has at least
-// kMovedPassageTokens and continues neither of its neighbours. One token in kEdgeTokens may be
-// missing at its ends, where texts agree by chance; those are left unmatched, to be filled. Prompts
-// that keep a source's order stay with it: rows of two sources would be worth a costlier plan.
+// which it has moved least, then to sources that are not chosen but hold it at half the
+// displacement or less. Such a passage has at least kMovedPassageTokens and continues neither of
+// its neighbours. One token in kEdgeTokens may be missing at its ends, where texts agree by chance;
+// those are left unmatched, to be filled. Prompts that keep a source's order stay with it: rows of
+// two sources would be worth a costlier plan.
 inline constexpr int64_t kMovedPassageTokens = 32;
 inline constexpr int64_t kEdgeTokens = 16;
 void MoveNearer(const Texts& texts, absl::Span<const Run> runs, const Further& further,
-                int64_t prefix, std::vector<int>& chosen, std::vector<TokenRow>& rows);
+                int64_t prefix, const std::vector<int>& chosen, std::vector<TokenRow>& rows);
 
 }  // namespace semshare
 

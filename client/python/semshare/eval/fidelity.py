@@ -103,8 +103,8 @@ class PaperRatio:
 @dataclass(frozen=True, slots=True)
 class PresetChoice:
     """What `auto` did on a class beside the preset that computes least among those whose median
-    KL of the first token keeps `auto`'s target: known only afterwards. Over the pairs that both
-    were measured on; `best` is None where no preset keeps it."""
+    KL of the first token keeps `auto`'s target: known only afterwards. Over the pairs that every
+    preset was measured on; `best` is None where no preset keeps it."""
 
     kind: str
     auto: Summary
