@@ -50,9 +50,11 @@ _semshare_main() {
     fi
   done
   export PATH
-  # Model threads that spin while they wait would take the broker's core.
+  # Model threads that spin for long while they wait would take the broker's core; ones that do not
+  # spin at all sleep at each of a prefill's thousands of barriers.
   OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}
-  export OMP_WAIT_POLICY
+  GOMP_SPINCOUNT=${GOMP_SPINCOUNT:-10000}
+  export OMP_WAIT_POLICY GOMP_SPINCOUNT
   [ -z "$_semshare_missing" ] && return 0
   echo "semshare: not there yet:$_semshare_missing" >&2
   echo "  $_semshare_root/deploy/quickstart.sh installs and builds them; then source this again" >&2

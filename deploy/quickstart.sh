@@ -35,8 +35,10 @@ main() {
   build
   heading "Running the scenario on a real model (3 of 3)"
   # The model is in a package; nothing is to be fetched from a hub.
-  # Model threads that spin while they wait would take the broker's core.
-  OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE} HF_HUB_OFFLINE=1 \
+  # Model threads that spin for long while they wait would take the broker's core; ones that do not
+  # spin at all sleep at each of a prefill's thousands of barriers.
+  OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE} GOMP_SPINCOUNT=${GOMP_SPINCOUNT:-10000} \
+    HF_HUB_OFFLINE=1 \
     "$semshare_venv/bin/python" -u -m semshare.quickstart \
     --semshared "$semshared" --semsharectl "$semsharectl" --data_dir "$data_dir" --fresh "$@"
 }

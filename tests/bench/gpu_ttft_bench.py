@@ -34,8 +34,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# Before torch loads its OpenMP: threads that spin while they wait would take the broker's core.
+# Before torch loads its OpenMP: threads that spin for long while they wait would take the broker's
+# core; ones that do not spin at all sleep at each of a prefill's thousands of barriers.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 import torch
 from command import append_line

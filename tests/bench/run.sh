@@ -42,7 +42,7 @@ bench_transport() {
 }
 bench_busy() { run_python transport_bench.py "${peer[@]}" --shape smollm2 --busy "$@"; }
 bench_readers() { run_python readers_bench.py "${peer[@]}" "$@"; }
-bench_ttft() { OMP_WAIT_POLICY=PASSIVE run_python ttft_bench.py; }
+bench_ttft() { run_python ttft_bench.py; }
 
 # 77: there is no GPU, as it has said.
 bench_gpu_ttft() { run_python gpu_ttft_bench.py "$@" || (($? == 77)); }
