@@ -145,6 +145,17 @@ class RpcServerTest : public ::testing::Test {
     return stream->Finish();
   }
 
+  // The same, as often as there is no quota: one comes back as soon as its cancelled call has ended
+  // on the server, whenever that is.
+  grpc::Status ReadWhenFree(const std::string& lease, std::vector<float>* k_rows) {
+    grpc::Status status;
+    do {
+      k_rows->clear();
+      status = Read(lease, k_rows, 0);
+    } while (status.error_code() == grpc::StatusCode::RESOURCE_EXHAUSTED);
+    return status;
+  }
+
   // Every prompt that was committed is found as a prefix, and its rows are the engine's.
   void ExpectCommittedIntact() {
     for (const Ids& ids : committed_) {
@@ -152,7 +163,8 @@ class RpcServerTest : public ::testing::Test {
       ASSERT_TRUE(found.has_match()) << found.ShortDebugString();
       ASSERT_EQ(found.match().kind(), v1::RESULT_KIND_EXACT_PREFIX);
       std::vector<float> rows;
-      ASSERT_TRUE(Read(found.match().lease_id(), &rows, 0).ok());
+      const grpc::Status read = ReadWhenFree(found.match().lease_id(), &rows);
+      ASSERT_TRUE(read.ok()) << read.error_message();
       const size_t tokens = found.match().segments(0).tokens();
       ASSERT_GE(tokens, ids.size() - 20);
       std::vector<int64_t> positions(tokens);
@@ -267,12 +279,8 @@ TEST_F(RpcServerTest, ClientThatVanishesMidReadCostsNothing) {
     context.TryCancel();
     EXPECT_FALSE(stream->Finish().ok());
   }
-  // A quota comes back as soon as its cancelled call has ended on the server, whenever that is.
-  grpc::Status status;
-  do {
-    std::vector<float> rows;
-    status = Read(lease, &rows, 0);
-  } while (status.error_code() == grpc::StatusCode::RESOURCE_EXHAUSTED);
+  std::vector<float> rows;
+  const grpc::Status status = ReadWhenFree(lease, &rows);
   EXPECT_TRUE(status.ok()) << status.error_message();
   ExpectCommittedIntact();
 }
