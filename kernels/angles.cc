@@ -39,12 +39,12 @@ namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
 // cos and sin of angle + d for a small d: what a row's own rounding adds to its distance's angle.
-// Returns false if some d is too large; row[0, 2 * half) means nothing then.
-bool FillBySeries(const Turn& turn, const PositionPair& pair, float* HWY_RESTRICT row) {
-  const hn::ScalableTag<double> d64;
-  const hn::Rebind<float, decltype(d64)> d32;
+// For turn.half of at least the tag's lanes. Returns false if some d is too large; row[0, 2 * half)
+// means nothing then.
+template <class D>
+bool FillWithLanes(D d64, const Turn& turn, const PositionPair& pair, float* HWY_RESTRICT row) {
+  const hn::Rebind<float, D> d32;
   const size_t lanes = hn::Lanes(d64);
-  if (turn.half < lanes) return false;
   const auto target32 = hn::Set(d32, static_cast<float>(pair.target));
   const auto source32 = hn::Set(d32, static_cast<float>(pair.source));
   const auto target64 = hn::Set(d64, static_cast<double>(pair.target));
@@ -79,6 +79,13 @@ bool FillBySeries(const Turn& turn, const PositionPair& pair, float* HWY_RESTRIC
     hn::StoreU(hn::DemoteTo(d32, y), d32, row + turn.half + j);
   }
   return hn::AllTrue(d64, hn::Le(largest, hn::Set(d64, kMaxRemainder)));
+}
+
+bool FillBySeries(const Turn& turn, const PositionPair& pair, float* HWY_RESTRICT row) {
+  const hn::ScalableTag<double> whole;
+  if (turn.half >= hn::Lanes(whole)) return FillWithLanes(whole, turn, pair, row);
+  const hn::CappedTag<double, 4> few;  // A narrow rotary part on wide vectors.
+  return turn.half >= hn::Lanes(few) && FillWithLanes(few, turn, pair, row);
 }
 
 }  // namespace HWY_NAMESPACE
