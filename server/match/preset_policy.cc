@@ -41,11 +41,12 @@ constexpr int64_t kFreeHeadTokens = 32;
 constexpr double kFaithfulShare = 0.20;
 
 double LeftAlone(const PolicyInput& input) {
-  if (input.reordered) return kReorderedKl;
   const auto tokens = static_cast<double>(input.tokens);
+  const double shorter = std::max(1.0, kMeasuredTokens / tokens);
+  if (input.reordered) return kReorderedKl * shorter;
   const double unmatched = static_cast<double>(input.unmatched_tokens) / tokens;
   const double kl = kOrderedFloor + kOrderedSlope * std::max(0.0, unmatched - kUnseenShare);
-  return std::min(kl, kOrderedLargest) * std::max(1.0, kMeasuredTokens / tokens);
+  return std::min(kl, kOrderedLargest) * shorter;
 }
 
 }  // namespace

@@ -75,6 +75,9 @@ TEST(PresetPolicyTest, OtherOrderAndOtherTokensAreNeverLeftAlone) {
   EXPECT_EQ(ChoosePreset({0.01, 4000, 8, 80, true, false}), Balanced(0.07));
   EXPECT_EQ(ChoosePreset({0.005, 4000, 80, 80, true, false}), Balanced(0.10));
   EXPECT_EQ(ChoosePreset({0.001, 4000, 80, 80, true, false}).preset, Preset::kFaithful);
+  // In a shorter prompt each passage weighs more.
+  EXPECT_EQ(ChoosePreset({0.01, 2000, 8, 80, true, false}), Balanced(0.10));
+  EXPECT_EQ(ChoosePreset({0.01, 737, 8, 20, true, false}).preset, Preset::kFaithful);
   EXPECT_EQ(ChoosePreset({0.02, 4000, 8, 80, false, true}), Balanced(0.045));
 }
 
