@@ -112,13 +112,19 @@ ChunkPin ChunkStoreImpl::AddPinLocked(ChunkEntry* entry) {
 // Pins what is resident; says whether something is left that another call loads.
 absl::StatusOr<bool> ChunkStoreImpl::PinResidentLocked(absl::Span<const ChunkId> ids,
                                                        std::vector<ChunkPin>* pins) {
+  // Neither the table nor its entries are likely to be cached: many are asked for at once.
   constexpr size_t kAhead = 8;
-  bool loading = false;
+  std::vector<ChunkEntry*> entries(ids.size());
   for (size_t i = 0; i < ids.size(); ++i) {
     if (i + kAhead < ids.size()) table_.Prefetch(ids[i + kAhead]);
+    entries[i] = table_.Find(ids[i]);
+    __builtin_prefetch(entries[i]);
+  }
+  bool loading = false;
+  for (size_t i = 0; i < ids.size(); ++i) {
     ChunkPin& pin = (*pins)[i];
     if (!pin.id().empty()) continue;
-    ChunkEntry* entry = table_.Find(ids[i]);
+    ChunkEntry* const entry = entries[i];
     if (entry == nullptr) return Unknown(ids[i]);
     if (entry->quarantined) return Quarantined(ids[i]);
     if (entry->place == ChunkPlace::kResident) pin = AddPinLocked(entry);

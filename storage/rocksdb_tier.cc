@@ -5,6 +5,12 @@
 // and FlushChunks is what makes them durable. After a crash the log is replayed for the two tables
 // that have one; chunks that were not flushed are gone. That is sound as long as a manifest is
 // written only after FlushChunks returned for its chunks.
+//
+// Room of deleted chunks in blob files comes back by Collect, not by RocksDB's own collection,
+// which comes with every compaction and moves each live value out of a fixed share of the oldest
+// files, whether there is garbage in them or not. Keys of chunks are hashes, so that every
+// compaction meets all of them, and the store would be rewritten by that share for every few
+// flushes.
 #include <rocksdb/db.h>
 #include <rocksdb/filter_policy.h>
 #include <rocksdb/options.h>
@@ -13,6 +19,7 @@
 #include <rocksdb/write_batch.h>
 
 #include <array>
+#include <atomic>
 #include <string>
 #include <utility>
 
@@ -20,6 +27,7 @@
 #include "kernels/base/status_macros.h"
 #include "storage/disk_tier.h"
 #include "storage/flush_group.h"
+#include "storage/woken_thread.h"
 
 namespace semshare {
 namespace {
@@ -32,6 +40,9 @@ constexpr int64_t kFlushesPerLogCleanup = 64;
 // Versions of keys that Scan takes at a time from kChunks.
 constexpr size_t kScanBatch = 16384;
 constexpr int kMaxOpenFiles = 512;
+// Files of values are gone through in this many parts, so that what is moved is never there twice
+// as a whole.
+constexpr int kCollectionParts = 4;
 // RocksDB's types of key versions that mean that the key is not there (its dbformat.h, frozen).
 constexpr int kTypeDeletion = 0;
 
@@ -64,6 +75,10 @@ rocksdb::DBOptions MakeDbOptions(const RocksDbTierOptions& options) {
   // The tables are flushed apart: kChunks has nothing in the log that others could depend on.
   db.atomic_flush = false;
   db.avoid_flush_during_recovery = true;
+  // Compaction can wait; whoever reads or puts meanwhile does not wait for it. Flushes have another
+  // pool. An unsupported platform keeps the priority.
+  db.env->LowerThreadPoolCPUPriority(rocksdb::Env::LOW, rocksdb::CpuPriority::kLow)
+      .PermitUncheckedError();
   // A damaged log stops the start instead of silently losing the manifests behind the damage; only
   // a half-written end, what a crash leaves, is tolerated.
   db.wal_recovery_mode = rocksdb::WALRecoveryMode::kTolerateCorruptedTailRecords;
@@ -88,18 +103,22 @@ rocksdb::ColumnFamilyOptions MakeTableOptions(const RocksDbTierOptions& options,
   table.enable_blob_files = true;
   table.min_blob_size = kMinBlobBytes;
   table.blob_compression_type = rocksdb::kNoCompression;
-  table.enable_blob_garbage_collection = true;
-  table.blob_garbage_collection_age_cutoff = 0.5;
-  table.blob_garbage_collection_force_threshold = 0.5;
+  table.enable_blob_garbage_collection = false;  // see the top
   return table;
 }
 
 class RocksDbTier final : public DiskTier {
  public:
-  RocksDbTier(std::unique_ptr<rocksdb::DB> db, std::vector<rocksdb::ColumnFamilyHandle*> handles)
-      : db_(std::move(db)), handles_(std::move(handles)) {}
+  RocksDbTier(std::unique_ptr<rocksdb::DB> db, std::vector<rocksdb::ColumnFamilyHandle*> handles,
+              const RocksDbTierOptions& options)
+      : db_(std::move(db)),
+        handles_(std::move(handles)),
+        least_garbage_bytes_(static_cast<uint64_t>(options.least_garbage_bytes)),
+        collector_(std::make_unique<WokenThread>(
+            [this](std::atomic<bool>& stopping) { Collect(stopping); })) {}
 
   ~RocksDbTier() override {
+    collector_ = nullptr;
     for (rocksdb::ColumnFamilyHandle* handle : handles_) {
       // Fails for handles that are not RocksDB's own only.
       db_->DestroyColumnFamilyHandle(handle).PermitUncheckedError();
@@ -180,11 +199,16 @@ class RocksDbTier final : public DiskTier {
   absl::Status ScanKeys(DiskTable table, std::string_view prefix,
                         const std::function<bool(std::string_view, std::string_view)>& visit);
   rocksdb::Status RunFlush(int64_t number);
+  bool IsCollectionWorthwhile() const;
+  void Collect(std::atomic<bool>& stopping);
 
   const std::unique_ptr<rocksdb::DB> db_;
   const std::vector<rocksdb::ColumnFamilyHandle*> handles_;
 
+  const uint64_t least_garbage_bytes_;
+
   FlushGroup flushes_;
+  std::unique_ptr<WokenThread> collector_;
 };
 
 rocksdb::Status RocksDbTier::RunFlush(int64_t number) {
@@ -202,6 +226,7 @@ rocksdb::Status RocksDbTier::RunFlush(int64_t number) {
 absl::Status RocksDbTier::FlushChunks() {
   return flushes_.Flush([this](int64_t number) {
     const absl::Status status = FromRocksDb(RunFlush(number), "flush of chunks");
+    collector_->Wake();
     return absl::IsDataLoss(status) ? absl::UnavailableError(status.message()) : status;
   });
 }
@@ -216,6 +241,37 @@ absl::Status RocksDbTier::ScanEntries(
     if (!visit(ToView(it->key()), ToView(it->value()))) break;
   }
   return FromRocksDb(it->status(), What("scan", table));
+}
+
+// Whether garbage outweighs what lives: then about one byte is moved for each byte that comes back.
+// RocksDB counts a value once a compaction has met its deletion.
+bool RocksDbTier::IsCollectionWorthwhile() const {
+  using Properties = rocksdb::DB::Properties;
+  rocksdb::ColumnFamilyHandle* const chunks = Handle(DiskTable::kChunks);
+  uint64_t bytes = 0;
+  uint64_t garbage = 0;
+  return db_->GetIntProperty(chunks, Properties::kLiveBlobFileSize, &bytes) &&
+         db_->GetIntProperty(chunks, Properties::kLiveBlobFileGarbageSize, &garbage) &&
+         garbage >= least_garbage_bytes_ && garbage > bytes / 2;
+}
+
+// Moves live values out of the oldest quarter of the files, and again while it is worthwhile, so
+// that no file is gone through twice. An error that matters stops all writes, and whoever writes
+// next gets it; any other leaves garbage to the next time.
+void RocksDbTier::Collect(std::atomic<bool>& stopping) {
+  rocksdb::CompactRangeOptions options;
+  options.blob_garbage_collection_policy = rocksdb::BlobGarbageCollectionPolicy::kForce;
+  options.blob_garbage_collection_age_cutoff = 1.0 / kCollectionParts;
+  // Values are reached through their keys, at whatever level these lie.
+  options.bottommost_level_compaction = rocksdb::BottommostLevelCompaction::kForceOptimized;
+  options.exclusive_manual_compaction = false;
+  options.canceled = &stopping;
+  rocksdb::Status status;
+  for (int part = 0; part < kCollectionParts && status.ok() && !stopping; ++part) {
+    if (!IsCollectionWorthwhile()) return;
+    status = db_->CompactRange(options, Handle(DiskTable::kChunks), nullptr, nullptr);
+  }
+  status.PermitUncheckedError();
 }
 
 // An iterator reads the blob of every key that it passes, the whole store in the case of chunks.
@@ -260,6 +316,10 @@ absl::Status RocksDbTierOptions::Validate() const {
     return absl::InvalidArgumentError(
         absl::StrCat("block_cache_bytes must not be negative, is ", block_cache_bytes));
   }
+  if (least_garbage_bytes < 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("least_garbage_bytes must not be negative, is ", least_garbage_bytes));
+  }
   if (background_jobs < 1 || background_jobs > 64) {
     return absl::InvalidArgumentError(
         absl::StrCat("background_jobs must be in 1..64, is ", background_jobs));
@@ -283,7 +343,8 @@ absl::StatusOr<std::unique_ptr<DiskTier>> NewRocksDbTier(const RocksDbTierOption
     return absl::UnavailableError(
         FromRocksDb(status, absl::StrCat("open ", options.path)).message());
   }
-  return std::make_unique<RocksDbTier>(std::unique_ptr<rocksdb::DB>(db), std::move(handles));
+  return std::make_unique<RocksDbTier>(std::unique_ptr<rocksdb::DB>(db), std::move(handles),
+                                       options);
 }
 
 }  // namespace semshare

@@ -1,9 +1,11 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <map>
 #include <optional>
+#include <set>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
@@ -315,6 +317,71 @@ TEST(RocksDbTierTest, DamagedFilesAreErrorsAndNeverWrongValues) {
     }
   }
   EXPECT_GT(damaged, 5);
+}
+
+std::set<std::filesystem::path> BlobFiles(const TempDir& dir) {
+  std::set<std::filesystem::path> files;
+  for (const auto& file : std::filesystem::recursive_directory_iterator(dir.path())) {
+    if (file.path().extension() == ".blob") files.insert(file.path());
+  }
+  return files;
+}
+
+// Each compaction meets every key: with RocksDB's own collection it would move old blobs, again and
+// again.
+TEST(RocksDbTierTest, CompactionsDoNotMoveLiveBlobs) {
+  const TempDir dir;
+  const auto tier = OpenTier(dir.path());
+  std::set<std::filesystem::path> before;
+  for (int flush = 0; flush < 24; ++flush) {
+    for (int i = 0; i < 4; ++i) {
+      const std::string key = absl::StrCat(i, "-", flush);
+      ASSERT_TRUE(Put(tier.get(), DiskTable::kChunks, key, Value(2 * flush + 1)).ok());
+    }
+    ASSERT_TRUE(tier->FlushChunks().ok());
+    if (flush == 3) before = BlobFiles(dir);
+  }
+  EXPECT_EQ(before.size(), 4);
+  const std::set<std::filesystem::path> after = BlobFiles(dir);
+  EXPECT_TRUE(std::includes(after.begin(), after.end(), before.begin(), before.end()));
+}
+
+TEST(RocksDbTierTest, RoomOfDeletedChunksComesBack) {
+  constexpr int kFlushes = 8;
+  constexpr int kValues = 10;
+  constexpr int kDeleted = 7;  // of each file, so that none is nothing but garbage
+  const TempDir dir;
+  RocksDbTierOptions options = Options(dir.path());
+  options.least_garbage_bytes = 1;
+  auto tier = *NewRocksDbTier(options);
+  const auto key = [](int flush, int i) { return absl::StrCat(i, "-", flush); };
+  std::vector<std::string> deleted;
+  for (int flush = 0; flush < kFlushes; ++flush) {
+    for (int i = 0; i < kValues; ++i) {
+      const std::string value = Value(2 * (flush * kValues + i) + 1);
+      ASSERT_TRUE(Put(tier.get(), DiskTable::kChunks, key(flush, i), value).ok());
+      if (i < kDeleted) deleted.push_back(key(flush, i));
+    }
+    ASSERT_TRUE(tier->FlushChunks().ok());
+  }
+  ASSERT_TRUE(tier->Delete(DiskTable::kChunks, deleted).ok());
+  // It is known as garbage after some flushes, and then moved by another thread.
+  int more = 0;
+  while (tier->BytesUsed() > kFlushes * kDeleted * 20000) {
+    ASSERT_TRUE(Put(tier.get(), DiskTable::kChunks, "more", absl::StrCat(++more)).ok());
+    ASSERT_TRUE(tier->FlushChunks().ok());
+  }
+  tier = nullptr;
+  tier = OpenTier(dir.path());
+  for (int flush = 0; flush < kFlushes; ++flush) {
+    for (int i = 0; i < kValues; ++i) {
+      const auto value = Get(tier.get(), DiskTable::kChunks, key(flush, i));
+      EXPECT_EQ(absl::IsNotFound(value.status()), i < kDeleted);
+      if (i < kDeleted) continue;
+      ASSERT_TRUE(value.ok()) << value.status();
+      EXPECT_EQ(*value, Value(2 * (flush * kValues + i) + 1));
+    }
+  }
 }
 
 TEST(RocksDbTierTest, ADamagedBlobIsDataLoss) {
