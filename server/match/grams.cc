@@ -5,43 +5,21 @@
 #include <limits>
 #include <numeric>
 
-#include "server/match/mix.h"
-
 namespace semshare {
 namespace {
 
-// Keyed hashes of all grams. The ids are mixed with the key before they enter the rolling sum, so
-// that without the key nobody can choose ids whose grams collide or always win.
-std::vector<uint64_t> HashGrams(absl::Span<const uint32_t> ids, const GramOptions& options) {
-  constexpr uint64_t kMultiplier = 0xd6e8feb86659fd93u;
-  const auto tokens = static_cast<int64_t>(ids.size());
-  const int64_t length = options.gram_tokens;
-  if (length <= 0 || tokens < length) return {};
-  uint64_t leading = 1;  // kMultiplier ^ (length - 1)
-  for (int64_t i = 1; i < length; ++i) leading *= kMultiplier;
-  const uint64_t key = Mix(options.key + 0x9e3779b97f4a7c15u);
-  std::vector<uint64_t> mixed(tokens);
-  for (int64_t i = 0; i < tokens; ++i) mixed[i] = Mix(key ^ (uint64_t{ids[i]} + 1));
-  std::vector<uint64_t> hashes(tokens - length + 1);
-  uint64_t rolling = 0;
-  for (int64_t i = 0; i < tokens; ++i) {
-    if (i >= length) rolling -= mixed[i - length] * leading;
-    rolling = rolling * kMultiplier + mixed[i];
-    if (i + 1 >= length) hashes[i + 1 - length] = Mix(rolling ^ key);
-  }
-  return hashes;
-}
-
-// Ascending by `key`, equal ones in the order that they had: a counting sort for every byte that
+// Ascending by `key`, equal ones in the order that they had: a counting sort for every digit that
 // some key needs.
 template <typename Key>
 void SortStably(uint32_t largest, Key key, std::vector<GramHit>* hits) {
+  constexpr int kDigitBits = 11;
+  constexpr uint32_t kDigit = (1u << kDigitBits) - 1;
   std::vector<GramHit> sorted(hits->size());
-  for (int shift = 0; shift < 32 && largest >> shift != 0; shift += 8) {
-    std::array<uint32_t, 257> begins = {};
-    for (const GramHit& hit : *hits) ++begins[(key(hit) >> shift & 0xff) + 1];
+  for (int shift = 0; shift < 32 && largest >> shift != 0; shift += kDigitBits) {
+    std::array<uint32_t, kDigit + 2> begins = {};
+    for (const GramHit& hit : *hits) ++begins[(key(hit) >> shift & kDigit) + 1];
     std::partial_sum(begins.begin(), begins.end(), begins.begin());
-    for (const GramHit& hit : *hits) sorted[begins[key(hit) >> shift & 0xff]++] = hit;
+    for (const GramHit& hit : *hits) sorted[begins[key(hit) >> shift & kDigit]++] = hit;
     hits->swap(sorted);
   }
 }
@@ -87,40 +65,6 @@ double SharedTokens(absl::Span<const Gram> grams, absl::Span<const GramHit> hits
 }
 
 }  // namespace
-
-std::vector<Gram> Winnow(absl::Span<const uint32_t> ids, const GramOptions& options) {
-  const std::vector<uint64_t> hashes = HashGrams(ids, options);
-  const auto count = static_cast<int64_t>(hashes.size());
-  if (count == 0) return {};
-  const int64_t window = std::min<int64_t>(std::max(1, options.winnow_window), count);
-  std::vector<Gram> kept;
-  kept.reserve(static_cast<size_t>(2 * count / (window + 1) + 2));
-  int64_t smallest = -1;
-  for (int64_t i = window - 1; i < count; ++i) {
-    // Of equal hashes the later one stays: it is in more of the windows to come.
-    if (smallest <= i - window) {
-      smallest = i - window + 1;
-      for (int64_t j = smallest + 1; j <= i; ++j) {
-        if (hashes[j] <= hashes[smallest]) smallest = j;
-      }
-    } else if (hashes[i] <= hashes[smallest]) {
-      smallest = i;
-    }
-    if (kept.empty() || kept.back().position != smallest) {
-      kept.push_back({hashes[smallest], smallest});
-    }
-  }
-  return kept;
-}
-
-std::vector<uint64_t> DistinctHashes(absl::Span<const Gram> grams) {
-  std::vector<uint64_t> hashes;
-  hashes.reserve(grams.size());
-  for (const Gram& gram : grams) hashes.push_back(gram.hash);
-  std::sort(hashes.begin(), hashes.end());
-  hashes.erase(std::unique(hashes.begin(), hashes.end()), hashes.end());
-  return hashes;
-}
 
 std::vector<GramHit> FindGrams(const PostingTable& table, absl::Span<const Gram> grams) {
   std::vector<uint64_t> hashes;

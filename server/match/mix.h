@@ -8,9 +8,12 @@
 
 namespace semshare {
 
+constexpr uint64_t kMixFirst = 0xbf58476d1ce4e5b9u;
+constexpr uint64_t kMixSecond = 0x94d049bb133111ebu;
+
 constexpr uint64_t Mix(uint64_t value) {
-  value = (value ^ (value >> 30)) * 0xbf58476d1ce4e5b9u;
-  value = (value ^ (value >> 27)) * 0x94d049bb133111ebu;
+  value = (value ^ (value >> 30)) * kMixFirst;
+  value = (value ^ (value >> 27)) * kMixSecond;
   return value ^ (value >> 31);
 }
 
