@@ -79,6 +79,7 @@ void RegionReadStream::Step() {
   if (status.ok()) {
     const absl::StatusOr<int> layer = NextLayer();
     status = layer.status();
+    if (layer.ok() && ReportFirst(*layer)) return;
     if (layer.ok()) Report(*layer);
   }
   if (status.ok() && !reader_->done()) {
@@ -95,6 +96,16 @@ void RegionReadStream::Step() {
   FinishIfIdle(/*step_ended=*/true);
 }
 
+bool RegionReadStream::ReportFirst(int layer) {
+  {
+    MutexLock lock(&mutex_);
+    if (ready_layer_ >= 0 || reader_->done()) return false;
+    paused_ = true;
+  }
+  Report(layer);
+  return true;
+}
+
 void RegionReadStream::Report(int layer) {
   {
     MutexLock lock(&mutex_);
@@ -109,15 +120,18 @@ void RegionReadStream::Report(int layer) {
 
 void RegionReadStream::OnWriteDone(bool ok) {
   int layer = -1;
+  bool resume = false;
   {
     MutexLock lock(&mutex_);
     if (!ok) cancelled_ = true;
+    resume = std::exchange(paused_, false);
     if (ok && ready_layer_ > reported_layer_) {
       layer = reported_layer_ = ready_layer_;
     } else {
       writing_ = false;
     }
   }
+  if (resume) executor_->Submit([this] { Step(); });
   if (layer < 0) return FinishIfIdle(/*step_ended=*/false);
   frame_ = EncodeProgressFrame(layer);
   StartWrite(&frame_);

@@ -4,7 +4,9 @@
 // on the GPU (PeerMemory).
 //
 // Calls take turns after every layer, so many readers finish together instead of one by one.
-// Progress that gRPC has not taken yet is overtaken by later progress: nothing queues up.
+// Progress that gRPC has not taken yet is overtaken by later progress: nothing queues up. But the
+// first layer is what the worker waits for: the next one is begun when its frame has left, or else
+// the threads of gRPC and of the worker would wait for cores that are busy with later layers.
 //
 // Deletes itself when the call is over (gRPC's reactor life). Thread-safe, as gRPC's
 // reactors must be.
@@ -44,6 +46,9 @@ class RegionReadStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>
   absl::StatusOr<int> NextLayer();
   // One turn on the executor. Nothing may touch the object after it unless it scheduled another.
   void Step();
+  // Reports the first layer of several; the next turn comes when gRPC has taken the frame. False,
+  // and nothing is done, for other layers.
+  bool ReportFirst(int layer);
   void Report(int layer);
   // Ends the call if neither a turn nor a write is going on. `step_ended`: no turn follows.
   void FinishIfIdle(bool step_ended);
@@ -61,6 +66,7 @@ class RegionReadStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>
   bool stepping_ ABSL_GUARDED_BY(mutex_) = true;
   bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
+  bool paused_ ABSL_GUARDED_BY(mutex_) = false;  // the end of the write schedules the next turn
   bool finished_ ABSL_GUARDED_BY(mutex_) = false;
   int ready_layer_ ABSL_GUARDED_BY(mutex_) = -1;
   int reported_layer_ ABSL_GUARDED_BY(mutex_) = -1;
