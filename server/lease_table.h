@@ -39,15 +39,16 @@ struct MatchLease {
 
   // What every stream of the match reads by.
   MatchRowsPtr Rows() const {
-    return rows_.Get([this] { return BuildMatchRows(segments, chunk_offsets, model->layout()); });
+    return rows_.Get([this] { return BuildRows(); });
   }
   // Makes it ahead of the first stream. `claim` is kept until then, or until the lease ends.
   void PrepareRows(std::shared_ptr<void> claim) const {
-    rows_.Prepare([this] { return BuildMatchRows(segments, chunk_offsets, model->layout()); },
-                  std::move(claim));
+    rows_.Prepare([this] { return BuildRows(); }, std::move(claim));
   }
 
  private:
+  MatchRows BuildRows() const { return BuildMatchRows(segments, chunk_offsets, model->layout()); }
+
   mutable SharedMatchRows rows_;
 };
 using MatchLeasePtr = std::shared_ptr<const MatchLease>;
