@@ -161,9 +161,10 @@ std::vector<absl::Span<const char>> PieceReader::Take(int64_t bytes) {
   return taken;
 }
 
-RowSource FromViews(RowViews views) {
-  return [views = std::move(views)](const RowRange& range, absl::Span<char> rows) -> absl::Status {
-    absl::StatusOr<PlaneView> found = ViewOf(views, range, static_cast<int64_t>(rows.size()));
+RowSource FromViews(RowViews views, std::shared_ptr<const void> owner) {
+  const auto kept = std::make_shared<const RowViews>(std::move(views));
+  const auto fill = [kept](const RowRange& range, absl::Span<char> rows) -> absl::Status {
+    absl::StatusOr<PlaneView> found = ViewOf(*kept, range, static_cast<int64_t>(rows.size()));
     if (!found.ok()) return found.status();
     const PlaneView view = Merged(*found, range);
     char* to = rows.data();
@@ -176,6 +177,16 @@ RowSource FromViews(RowViews views) {
     }
     return absl::OkStatus();
   };
+  if (owner == nullptr) return fill;
+  return {fill,
+          [kept, owner = std::move(owner)](const RowRange& range,
+                                           int64_t bytes) -> absl::StatusOr<LentRows> {
+            absl::StatusOr<PlaneView> found = ViewOf(*kept, range, bytes);
+            if (!found.ok()) return found.status();
+            const PlaneView view = Merged(*found, range);
+            if (view.rows * view.heads != 1) return LentRows();
+            return LentRows{{view.base, static_cast<size_t>(bytes)}, owner};
+          }};
 }
 
 RowSink IntoViews(RowViews views) {

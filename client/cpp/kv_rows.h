@@ -3,12 +3,15 @@
 //
 // Thread-safe: pure functions and values without shared state; PieceReader is not thread-safe.
 // Ownership: views and spans own nothing. What they point at must outlive the call they are given
-// to.
+// to; rows that are lent (LentRows) may be used for longer.
 #ifndef SEMSHARE_CLIENT_CPP_KV_ROWS_H_
 #define SEMSHARE_CLIENT_CPP_KV_ROWS_H_
 
 #include <cstdint>
 #include <functional>
+#include <memory>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -72,10 +75,31 @@ class PieceReader {
   int64_t left_bytes_ = 0;
 };
 
-// Writes the rows [token][head][width] of `range` into `rows`, which is exactly large enough.
-// Called in the order of the frames, on the thread that called Client::Put. A failure ends the
-// upload and becomes Put's answer.
-using RowSource = std::function<absl::Status(const RowRange& range, absl::Span<char> rows)>;
+// Rows in the caller's memory. gRPC sends from there: they must stay as they are until the last
+// copy of `owner` is gone, which may be after the call that they were lent to.
+struct LentRows {
+  absl::Span<const char> bytes;
+  std::shared_ptr<const void> owner;
+};
+
+// Where Client::Put gets rows. Called in the order of the frames, on the thread that called Put. A
+// failure ends the upload and becomes Put's answer.
+struct RowSource {
+  // Writes the rows [token][head][width] of `range` into `rows`, which is exactly large enough.
+  using Fill = std::function<absl::Status(const RowRange& range, absl::Span<char> rows)>;
+  // The same rows, `bytes` bytes, where they lie side by side; without bytes: they do not, and
+  // `fill` is asked for them. Saves a copy.
+  using Lend = std::function<absl::StatusOr<LentRows>(const RowRange& range, int64_t bytes)>;
+
+  template <typename Function>
+  requires std::is_invocable_r_v<absl::Status, Function, const RowRange&, absl::Span<char>>
+  RowSource(Function function)
+      : fill(std::move(function)) {}  // NOLINT(google-explicit-constructor)
+  RowSource(Fill filler, Lend lender) : fill(std::move(filler)), lend(std::move(lender)) {}
+
+  Fill fill;
+  Lend lend;  // may be null
+};
 
 // Takes the rows [row][head][width] of `range`, in pieces that lie in the received message: they
 // are gone when the call returns. Called in (layer, plane, row) order, on the thread that called
@@ -100,8 +124,9 @@ using RowViews = std::vector<std::vector<PlaneView>>;
 
 // Sends rows out of, and receives rows into, the caller's own memory. A range outside of `views`,
 // or bytes that do not fill its rows, become INVALID_ARGUMENT. `views` is kept in the function; the
-// memory it points at must live until the transfer has ended.
-RowSource FromViews(RowViews views);
+// memory it points at must live until the transfer has ended. With an `owner` of that memory, rows
+// that lie side by side are lent.
+RowSource FromViews(RowViews views, std::shared_ptr<const void> owner = nullptr);
 RowSink IntoViews(RowViews views);
 
 }  // namespace semshare::client

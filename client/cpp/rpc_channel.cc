@@ -95,6 +95,17 @@ absl::StatusOr<bool> RpcStream::Write(const std::string& head, int64_t payload_b
   return state_->Write(parts, 2);
 }
 
+bool RpcStream::Write(const std::string& head, LentRows rows) {
+  if (!state_->started) return false;
+  using Owner = std::shared_ptr<const void>;
+  // gRPC never writes to a slice that it sends.
+  grpc_slice payload = grpc_slice_new_with_user_data(
+      const_cast<char*>(rows.bytes.data()), rows.bytes.size(),
+      [](void* owner) { delete static_cast<Owner*>(owner); }, new Owner(std::move(rows.owner)));
+  const grpc::Slice parts[] = {CopyToSlice(head), grpc::Slice(payload, grpc::Slice::STEAL_REF)};
+  return state_->Write(parts, 2);
+}
+
 bool RpcStream::Write(const std::string& message) {
   const grpc::Slice slice = CopyToSlice(message);
   return state_->started && state_->Write(&slice, 1);

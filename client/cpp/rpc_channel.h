@@ -15,6 +15,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "client/cpp/kv_rows.h"
 
 namespace semshare::client {
 
@@ -36,6 +37,9 @@ class RpcStream {
   // memory gRPC sends from. Returns false if the call is over: ask Finish() why. A failure of
   // `fill` is returned and nothing is sent.
   absl::StatusOr<bool> Write(const std::string& head, int64_t payload_bytes, const Fill& fill);
+
+  // Sends one message: `head`, then `rows`, from where they are. Returns false if the call is over.
+  bool Write(const std::string& head, LentRows rows);
 
   // Sends one message that is complete in itself.
   bool Write(const std::string& message);

@@ -123,12 +123,21 @@ class RowSender {
     left_bytes_ -= payload_bytes;
     frame_.set_commit(left_bytes_ == 0);
     absl::StatusOr<bool> open =
-        stream_->Write(WriteKvFrameHead(frame_, payload_bytes), payload_bytes,
-                       [&](absl::Span<char> rows) { return source_(range, rows); });
+        SendPayload(WriteKvFrameHead(frame_, payload_bytes), range, payload_bytes);
     // What only the first frame carries.
     frame_.clear_upload_id();
     frame_.clear_exact();
     return open;
+  }
+
+  absl::StatusOr<bool> SendPayload(const std::string& head, const RowRange& range, int64_t bytes) {
+    if (source_.lend != nullptr) {
+      absl::StatusOr<LentRows> lent = source_.lend(range, bytes);
+      if (!lent.ok()) return lent.status();
+      if (!lent->bytes.empty()) return stream_->Write(head, *std::move(lent));
+    }
+    return stream_->Write(head, bytes,
+                          [&](absl::Span<char> rows) { return source_.fill(range, rows); });
   }
 
   const v1::BeginPutResponse& upload_;

@@ -127,7 +127,8 @@ class Peer {
     const KvShape shape =
         UniformShape(static_cast<uint32_t>(views.size()),
                      std::vector<int64_t>(kPlanes, absl::GetFlag(FLAGS_row_bytes)));
-    const RowSource source = FromViews(views);
+    // Mappings are never undone, so nobody has to own them.
+    const RowSource source = FromViews(views, std::make_shared<int>(0));
     const auto begin = std::chrono::steady_clock::now();
     const PutResult put = Take(client_->Put(request, shape, source));
     const double seconds = SecondsSince(begin);

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <memory>
 #include <numeric>
 
 namespace semshare::client {
@@ -109,7 +110,7 @@ TEST(RowViewsTest, StridesAreData) {
   const RowSink sink = IntoViews({{to.TokenMajor()}});
   for (const RowRange range : {RowRange{0, 0, 0, 2}, RowRange{0, 0, 2, 3}}) {
     std::vector<char> rows(range.count * 8);
-    ASSERT_TRUE(source(range, absl::MakeSpan(rows)).ok());
+    ASSERT_TRUE(source.fill(range, absl::MakeSpan(rows)).ok());
     const absl::Span<const char> all = absl::MakeConstSpan(rows);
     // In pieces that respect no row.
     ASSERT_TRUE(sink(range, {all.subspan(0, 5), all.subspan(5)}).ok());
@@ -130,7 +131,7 @@ TEST(RowViewsTest, RangesOutsideAreRefused) {
   std::vector<char> rows(48);
   const auto refused = [&](const RowRange& range, size_t bytes) {
     const absl::Span<char> span = absl::MakeSpan(rows).subspan(0, bytes);
-    return absl::IsInvalidArgument(source(range, span)) &&
+    return absl::IsInvalidArgument(source.fill(range, span)) &&
            absl::IsInvalidArgument(sink(range, {span}));
   };
   EXPECT_TRUE(refused({1, 0, 0, 1}, 8));
@@ -139,6 +140,26 @@ TEST(RowViewsTest, RangesOutsideAreRefused) {
   EXPECT_TRUE(refused({0, 0, UINT32_MAX, 1}, 8));
   EXPECT_TRUE(refused({0, 0, 0, 2}, 15));
   EXPECT_FALSE(refused({0, 0, 0, 5}, 40));
+}
+
+TEST(RowViewsTest, RowsThatLieSideBySideAreLentIfSomebodyOwnsThem) {
+  Memory memory;
+  EXPECT_EQ(FromViews({{memory.TokenMajor()}}).lend, nullptr);
+  auto owner = std::make_shared<int>(0);
+  const RowRange range = {0, 0, 1, 3};
+  {
+    const RowSource source = FromViews({{memory.TokenMajor()}}, owner);
+    const auto lent = source.lend(range, 24);
+    ASSERT_TRUE(lent.ok());
+    EXPECT_EQ(lent->bytes.data(), memory.bytes.data() + 8);
+    EXPECT_EQ(lent->bytes.size(), 24u);
+    EXPECT_EQ(lent->owner, owner);
+    EXPECT_TRUE(absl::IsInvalidArgument(source.lend({0, 0, 0, 6}, 48).status()));
+    const auto strided = FromViews({{memory.HeadMajor()}}, owner).lend(range, 24);
+    ASSERT_TRUE(strided.ok());
+    EXPECT_TRUE(strided->bytes.empty());
+  }
+  EXPECT_EQ(owner.use_count(), 1);
 }
 
 }  // namespace

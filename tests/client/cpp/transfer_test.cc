@@ -224,6 +224,20 @@ TEST_F(TransferTest, PutKeepsFramesWithinTheLimit) {
   EXPECT_TRUE(writes[2].commit());
 }
 
+TEST_F(TransferTest, LentRowsAreSentAndGivenBack) {
+  constexpr int64_t kRowBytes = kMaxFramePayloadBytes / 3;
+  const KvShape shape = UniformShape(1, {kRowBytes});
+  ExpectPut({{0, 7}});
+  auto rows = std::make_shared<std::string>(RowBytes({0, 0, 0, 7}, kRowBytes));
+  const std::weak_ptr<const std::string> kept = rows;
+  const PlaneView view = {rows->data(), 7, kRowBytes, kRowBytes, 1, kRowBytes};
+  ASSERT_TRUE(client_->Put(PutOf(7), shape, FromViews({{view}}, std::move(rows))).ok());
+  std::string sent;
+  for (const v1::WriteKvFrame& frame : broker_.record().writes) sent += frame.payload();
+  EXPECT_TRUE(sent == RowBytes({0, 0, 0, 7}, kRowBytes));
+  while (!kept.expired()) std::this_thread::yield();
+}
+
 TEST_F(TransferTest, RowsAtTheFrameLimitAreSentAndAboveItRefused) {
   KvShape shape = UniformShape(1, {kMaxFramePayloadBytes});
   ExpectPut({{0, 1}});
