@@ -93,8 +93,8 @@ struct RowSource {
 
   template <typename Function>
   requires std::is_invocable_r_v<absl::Status, Function, const RowRange&, absl::Span<char>>
-  RowSource(Function function)
-      : fill(std::move(function)) {}  // NOLINT(google-explicit-constructor)
+  // NOLINTNEXTLINE(google-explicit-constructor): a function is a source that lends nothing.
+  RowSource(Function function) : fill(std::move(function)) {}
   RowSource(Fill filler, Lend lender) : fill(std::move(filler)), lend(std::move(lender)) {}
 
   Fill fill;
