@@ -62,7 +62,8 @@ struct RocksDbTierOptions {
   // Bytes of the write buffer of kChunks before RocksDB flushes by itself.
   int64_t write_buffer_bytes = int64_t{64} << 20;
   int64_t block_cache_bytes = int64_t{32} << 20;
-  // Deleted chunks take room until they are this many bytes, and more than what lives beside them.
+  // A table's deleted values take room until they are this many bytes, and more than what lives
+  // beside them.
   int64_t least_garbage_bytes = int64_t{64} << 20;
   int background_jobs = 2;
   absl::Status Validate() const;

@@ -6,11 +6,10 @@
 // that have one; chunks that were not flushed are gone. That is sound as long as a manifest is
 // written only after FlushChunks returned for its chunks.
 //
-// Room of deleted chunks in blob files comes back by Collect, not by RocksDB's own collection,
+// Room of deleted values in blob files comes back by Collect, not by RocksDB's own collection,
 // which comes with every compaction and moves each live value out of a fixed share of the oldest
-// files, whether there is garbage in them or not. Keys of chunks are hashes, so that every
-// compaction meets all of them, and the store would be rewritten by that share for every few
-// flushes.
+// files, whether there is garbage in them or not. Keys are hashes, so that every compaction meets
+// all of them, and a table would be rewritten by that share for every few flushes.
 #include <rocksdb/db.h>
 #include <rocksdb/filter_policy.h>
 #include <rocksdb/options.h>
@@ -199,7 +198,7 @@ class RocksDbTier final : public DiskTier {
   absl::Status ScanKeys(DiskTable table, std::string_view prefix,
                         const std::function<bool(std::string_view, std::string_view)>& visit);
   rocksdb::Status RunFlush(int64_t number);
-  bool IsCollectionWorthwhile() const;
+  bool IsCollectionWorthwhile(rocksdb::ColumnFamilyHandle* table) const;
   void Collect(std::atomic<bool>& stopping);
 
   const std::unique_ptr<rocksdb::DB> db_;
@@ -245,18 +244,17 @@ absl::Status RocksDbTier::ScanEntries(
 
 // Whether garbage outweighs what lives: then about one byte is moved for each byte that comes back.
 // RocksDB counts a value once a compaction has met its deletion.
-bool RocksDbTier::IsCollectionWorthwhile() const {
+bool RocksDbTier::IsCollectionWorthwhile(rocksdb::ColumnFamilyHandle* table) const {
   using Properties = rocksdb::DB::Properties;
-  rocksdb::ColumnFamilyHandle* const chunks = Handle(DiskTable::kChunks);
   uint64_t bytes = 0;
   uint64_t garbage = 0;
-  return db_->GetIntProperty(chunks, Properties::kLiveBlobFileSize, &bytes) &&
-         db_->GetIntProperty(chunks, Properties::kLiveBlobFileGarbageSize, &garbage) &&
+  return db_->GetIntProperty(table, Properties::kLiveBlobFileSize, &bytes) &&
+         db_->GetIntProperty(table, Properties::kLiveBlobFileGarbageSize, &garbage) &&
          garbage >= least_garbage_bytes_ && garbage > bytes / 2;
 }
 
-// Moves live values out of the oldest quarter of the files, and again while it is worthwhile, so
-// that no file is gone through twice. An error that matters stops all writes, and whoever writes
+// Moves live values out of the oldest quarter of a table's files, and again while it is worthwhile,
+// so that no file is gone through twice. An error that matters stops all writes, and whoever writes
 // next gets it; any other leaves garbage to the next time.
 void RocksDbTier::Collect(std::atomic<bool>& stopping) {
   rocksdb::CompactRangeOptions options;
@@ -266,12 +264,14 @@ void RocksDbTier::Collect(std::atomic<bool>& stopping) {
   options.bottommost_level_compaction = rocksdb::BottommostLevelCompaction::kForceOptimized;
   options.exclusive_manual_compaction = false;
   options.canceled = &stopping;
-  rocksdb::Status status;
-  for (int part = 0; part < kCollectionParts && status.ok() && !stopping; ++part) {
-    if (!IsCollectionWorthwhile()) return;
-    status = db_->CompactRange(options, Handle(DiskTable::kChunks), nullptr, nullptr);
+  for (rocksdb::ColumnFamilyHandle* const table : handles_) {
+    rocksdb::Status status;
+    for (int part = 0; part < kCollectionParts && status.ok() && !stopping; ++part) {
+      if (!IsCollectionWorthwhile(table)) break;
+      status = db_->CompactRange(options, table, nullptr, nullptr);
+    }
+    status.PermitUncheckedError();
   }
-  status.PermitUncheckedError();
 }
 
 // An iterator reads the blob of every key that it passes, the whole store in the case of chunks.
